@@ -1,0 +1,170 @@
+"""The one kernel: DuckDB as a pure function from Arrow to Arrow. It evaluates every user expression on every path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from features import sql
+from features.deltas import Deltas, to_deltas
+from features.errors import DataError
+from features.expression import quote
+from features.plan import DerivedPlan, ViewPlan
+
+Relation = pa.Table | pa.RecordBatchReader | Sequence[str]
+"""Events of one source: in Arrow, or as paths of Parquet files."""
+
+
+class Kernel:
+    """One locked-down DuckDB connection; not to be shared between threads.
+
+    UTC, no access to files but below `directories` (Parquet is read there), no extension, no setting can change.
+    `memory_limit` is DuckDB's ("2GiB"); beyond it, DuckDB spills below `spill`, or fails where there is none.
+    """
+
+    def __init__(
+        self,
+        *,
+        threads: int = 1,
+        memory_limit: str | None = None,
+        directories: Sequence[str | Path] = (),
+        spill: str | Path | None = None,
+    ) -> None:
+        config: dict[str, str | int | bool | list[str]] = {
+            "threads": threads,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "python_enable_replacements": False,
+        }
+        if memory_limit is not None:
+            config["memory_limit"] = memory_limit
+        if spill is not None:
+            config["temp_directory"] = str(spill)
+        self._connection = duckdb.connect(":memory:", config=config)
+        self._connection.execute("SET TimeZone = 'UTC'")
+        allowed = ", ".join(_literal(str(directory)) for directory in directories)
+        self._connection.execute(f"SET allowed_directories = [{allowed}]")
+        self._connection.execute("SET enable_external_access = false")
+        self._connection.execute("SET lock_configuration = true")
+
+    def close(self) -> None:
+        """Frees the connection's memory."""
+        self._connection.close()
+
+    def fold(
+        self,
+        plan: ViewPlan,
+        tables: Sequence[pa.Table | None],
+        floors: Sequence[npt.NDArray[np.int64] | None] | None = None,
+    ) -> Deltas:
+        """What a micro-batch adds to the view's rows.
+
+        `tables[i]` holds decoded events of `plan.sources[i]` (None: none). `floors[i]` (shards, partitions) drops the
+        events of a shard and partition below that offset: they are folded already.
+        """
+        events = self._events(plan, tables, floors)
+        counts = {
+            "events": sum(len(table) for table in tables if table is not None),
+            "counted": len(events),
+        } | {f"nulls_x{n}": events[f"x{n}"].null_count for n in range(len(plan.inputs))}
+        events = events.append_column("ord", pa.array(np.arange(len(events))))
+        with self._bound({"prepared": events}):
+            partials = self._query(sql.deltas(plan, "prepared"))
+        return to_deltas(plan, events, partials, counts)
+
+    def records(self, plan: ViewPlan, relations: Sequence[Relation | None], keys: pa.Array | None = None) -> pa.Table:
+        """The view's events, prepared for offline reads: key, t (int64 µs), position, offset, x0, x1, …
+
+        Sorted by (key, t, position, offset). `keys` (texts of entity keys) leaves all other entities out.
+        """
+        with ExitStack() as stack:
+            names = [self._relation(stack, f"source_{n}", relation) for n, relation in enumerate(relations)]
+            text = sql.events(plan, names)
+            if keys is not None:
+                stack.enter_context(self._bound({"wanted": pa.table({"key": keys})}))
+                text = f"SELECT * FROM ({text}) SEMI JOIN wanted USING (key)"
+            return self._query(f'SELECT * FROM ({text}) ORDER BY key, t, position, "offset"')
+
+    def entity_keys(self, plan: ViewPlan, table: pa.Table) -> pa.Array:
+        """The entity key's text for each row of a table with the view's join keys; null where a part is null."""
+        columns = table.select([key.name for key in plan.keys])
+        with self._bound({"entities": columns}):
+            result = self._query(f"SELECT {sql.key_text(plan.keys)} AS key FROM entities")
+        return result["key"].combine_chunks()
+
+    def derive(self, plan: DerivedPlan, table: pa.Table) -> pa.Table:
+        """The derived features, row by row, of a table with a STRUCT column a view and the request's columns."""
+        columns = ", ".join(f"{sql.value(f.sql, f.type)} AS {quote(f.name)}" for f in plan.features)
+        with self._bound({"vectors": table}):
+            return self._query(f"SELECT {columns} FROM vectors")
+
+    def _events(
+        self,
+        plan: ViewPlan,
+        tables: Sequence[pa.Table | None],
+        floors: Sequence[npt.NDArray[np.int64] | None] | None,
+    ) -> pa.Table:
+        with ExitStack() as stack:
+            names = [self._relation(stack, f"source_{n}", table) for n, table in enumerate(tables)]
+            text = sql.events(plan, names)
+            floor_table = _floor_table(floors)
+            if floor_table is not None:
+                stack.enter_context(self._bound({"floors": floor_table}))
+                text = (
+                    f"SELECT e.* FROM ({text}) e LEFT JOIN floors f ON f.shard = {sql.shard('e.key', plan.shards)}"
+                    ' AND f.position = e.position WHERE f.floor IS NULL OR e."offset" >= f.floor'
+                )
+            return self._query(f'SELECT * FROM ({text}) ORDER BY t, position, "offset"')
+
+    def _relation(self, stack: ExitStack, name: str, relation: Relation | None) -> str | None:
+        if relation is None:
+            return None
+        if isinstance(relation, pa.Table | pa.RecordBatchReader):
+            stack.enter_context(self._bound({name: relation}))
+            return name
+        if not relation:
+            return None
+        return f"read_parquet([{', '.join(_literal(path) for path in relation)}], union_by_name = true)"
+
+    @contextmanager
+    def _bound(self, tables: dict[str, pa.Table | pa.RecordBatchReader]) -> Iterator[None]:
+        for name, table in tables.items():
+            self._connection.register(name, table)
+        try:
+            yield
+        finally:
+            for name in tables:
+                self._connection.unregister(name)
+
+    def _query(self, text: str) -> pa.Table:
+        try:
+            return self._connection.sql(text).to_arrow_table()
+        except duckdb.OutOfMemoryException as error:
+            raise DataError(
+                "DuckDB's memory limit is too small for this step",
+                got=str(error).split("\n", 1)[0],
+                hint="raise the memory limit, or ask for fewer rows at once",
+            ) from error
+
+
+def _floor_table(floors: Sequence[npt.NDArray[np.int64] | None] | None) -> pa.Table | None:
+    parts = []
+    for source, floor in enumerate(floors or ()):
+        if floor is not None:
+            shard, partition = np.indices(floor.shape)
+            position = source * sql.SOURCE_SHIFT + partition + 1
+            parts.append(np.stack([shard.ravel(), position.ravel(), floor.ravel()]))
+    if not parts:
+        return None
+    joined = np.concatenate(parts, axis=1)
+    return pa.table({"shard": joined[0], "position": joined[1], "floor": joined[2]})
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,223 @@
+"""What the executors read: flat, frozen, JSON-encodable records that `planner.py` makes of the declarations.
+
+Nothing in here knows Python classes of the user, Kafka, Redis, Iceberg or Feast. A plan's meaning is pinned by its
+`fingerprint`: two plans with one fingerprint give bit-equal values on every executor, and state written under one
+fingerprint is never read under another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+from schemas.event import Column, EventSpec
+
+LIFETIME = 0
+"""The `hop_us` of the resolution that has one tile for all time."""
+
+
+class CellKind(StrEnum):
+    """A mergeable piece of state. `features/cells.py` says what each holds and how many words it takes."""
+
+    COUNT = "count"
+    SUM_INT = "sum_int"
+    SUM_FIXED = "sum_fixed"
+    MIN_INT = "min_int"
+    MAX_INT = "max_int"
+    MIN_FLOAT = "min_float"
+    MAX_FLOAT = "max_float"
+    MIN_BYTES = "min_bytes"
+    MAX_BYTES = "max_bytes"
+    FIRST = "first"
+    LAST = "last"
+    FIRST_BYTES = "first_bytes"
+    LAST_BYTES = "last_bytes"
+    MOMENTS = "moments"
+
+
+class Finish(StrEnum):
+    """How merged cells become a value; the formulas stand in `features/finish.py`."""
+
+    COUNT = "count"
+    SUM_INT = "sum_int"
+    SUM_FIXED = "sum_fixed"
+    MEAN_INT = "mean_int"
+    MEAN_FIXED = "mean_fixed"
+    VALUE = "value"
+    VARIANCE = "variance"
+    STDDEV = "stddev"
+
+
+class Source(msgspec.Struct, frozen=True):
+    """One event type that a view reads. `mapping` renames: name in the view -> SQL over the event (empty: as it is)."""
+
+    event: EventSpec
+    mapping: dict[str, str] = {}
+
+
+class Input(msgspec.Struct, frozen=True):
+    """One user expression, its feature's `where` folded in as CASE. `type` is a name of `schemas/types.py`."""
+
+    sql: str
+    type: str
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """A state over one input; `input` −1 stands for 'every event of the view'."""
+
+    kind: CellKind
+    input: int
+
+
+class Resolution(msgspec.Struct, frozen=True):
+    """A tile size. Tile number = floor(t_us / hop_us); with `hop_us` 0 (`LIFETIME`) there is the one tile 0.
+
+    `span_us`: a tile that ends more than this before the row's newest event can be read by no window; 0 = never.
+    """
+
+    hop_us: int
+    span_us: int
+
+
+class WindowPlan(msgspec.Struct, frozen=True):
+    """`floor(q − ending − size, hop) ≤ t < q` (or `< floor(q − ending, hop)` where ending > 0); size 0 = lifetime."""
+
+    resolution: int
+    size_us: int
+    ending_us: int = 0
+
+
+class Feature(msgspec.Struct, frozen=True):
+    """One value of a view. `cells` index `ViewPlan.cells`, in the order its finish expects; `declared` is for people."""
+
+    name: str
+    type: str
+    finish: Finish
+    cells: tuple[int, ...]
+    window: WindowPlan
+    declared: str
+
+
+class ViewPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A windowed feature view. `keys` are the join keys with their types, in the order of the entity key's bytes.
+
+    `storage_id` (12 hex digits, of project, name and fingerprint) names the view's state in Redis.
+    """
+
+    name: str
+    fingerprint: str
+    storage_id: str
+    entities: tuple[str, ...]
+    keys: tuple[Column, ...]
+    sources: tuple[Source, ...]
+    where: str | None
+    inputs: tuple[Input, ...]
+    cells: tuple[Cell, ...]
+    resolutions: tuple[Resolution, ...]
+    features: tuple[Feature, ...]
+    shards: int
+    owner: str = ""
+    description: str = ""
+    tags: dict[str, str] = {}
+
+    def feature(self, name: str) -> Feature:
+        """The feature of that name; KeyError if there is none."""
+        for feature in self.features:
+            if feature.name == name:
+                return feature
+        raise KeyError(name)
+
+
+class DerivedFeature(msgspec.Struct, frozen=True):
+    """One SQL expression over `view.feature` names and request columns."""
+
+    name: str
+    type: str
+    sql: str
+
+
+class DerivedPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A view computed at request time, and in training sets by the same kernel. `inputs` are names of ViewPlans."""
+
+    name: str
+    fingerprint: str
+    inputs: tuple[str, ...]
+    uses: tuple[tuple[str, str], ...]
+    """The (view, feature) pairs that the expressions read."""
+    request: tuple[Column, ...]
+    features: tuple[DerivedFeature, ...]
+    owner: str = ""
+    description: str = ""
+    tags: dict[str, str] = {}
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """Some features of one view (windowed or derived), in the service's order."""
+
+    view: str
+    features: tuple[str, ...]
+
+
+class ServicePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What one model reads. `log` is the sampled share of entities whose vectors are logged, 0 to 1."""
+
+    name: str
+    selections: tuple[Selection, ...]
+    log: float
+    clock: Literal["wall", "event"]
+    max_lag_us: int | None
+    owner: str = ""
+    description: str = ""
+    tags: dict[str, str] = {}
+
+
+class EntityPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """An entity and the name of its join key."""
+
+    name: str
+    join_key: str
+    type: str
+    description: str = ""
+    owner: str = ""
+    tags: dict[str, str] = {}
+
+
+class Definitions(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that is declared (or applied) in one project, as one document."""
+
+    project: str
+    events: dict[str, EventSpec]
+    entities: dict[str, EntityPlan]
+    views: dict[str, ViewPlan]
+    derived: dict[str, DerivedPlan]
+    services: dict[str, ServicePlan]
+
+    def to_json(self) -> bytes:
+        """Canonical bytes: equal definitions give equal bytes."""
+        return msgspec.json.encode(self, order="deterministic")
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Definitions:
+        """The definitions in `data`; raises msgspec.ValidationError where it is not such a document."""
+        return msgspec.json.decode(data, type=cls)
+
+    def needed(self, service: ServicePlan) -> dict[str, tuple[str, ...]]:
+        """The windowed views and features that a service's values are computed from, its derived views' inputs included."""
+        needed: dict[str, dict[str, None]] = {}
+        for view, feature in self._reads(service):
+            needed.setdefault(view, {})[feature] = None
+        return {view: tuple(features) for view, features in needed.items()}
+
+    def _reads(self, service: ServicePlan) -> Iterator[tuple[str, str]]:
+        for selection in service.selections:
+            if selection.view in self.views:
+                yield from ((selection.view, feature) for feature in selection.features)
+            else:
+                yield from self.derived[selection.view].uses
+
+    def read_by_event_clock(self, view: str) -> bool:
+        """True where a service with `clock="event"` reads the view: its rows then never expire by TTL."""
+        return any(s.clock == "event" and view in self.needed(s) for s in self.services.values())

@@ -1,0 +1,131 @@
+"""The NumPy lowering of the cells: zero and merge of states, vectorised.
+
+A state is a tuple of arrays of one length (features/ranges.py):
+
+    count               n
+    sum_int, sum_fixed  limbs (n, 4), (n, 6): features/exact.py
+    min, max            value (int64 or float64); of text and bytes: the rank of the value in a sorted pool
+    first, last         time, position, offset, payload (the value's bits, or its index in a pool)
+    moments             n, mean, M2, min, max
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from features.cells import FIRST_ZERO_TIME, INT64_MAX, INT64_MIN, LAST_ZERO_TIME
+from features.exact import LIMBS_FIXED, LIMBS_INT
+from features.plan import CellKind
+from features.ranges import Ints, Merge, State, merge_ranges, sum_ranges
+
+SUMS = frozenset({CellKind.COUNT, CellKind.SUM_INT, CellKind.SUM_FIXED})
+"""Cells whose merge is an exact addition, so that a range may be a difference of prefix sums."""
+
+
+def zero(kind: CellKind) -> State:
+    """The identity of a cell's merge, as a state of one record."""
+    return ZEROS[kind]()
+
+
+def merge(kind: CellKind, a: State, b: State) -> State:
+    """Record by record, the merge of two states."""
+    if kind in SUMS:
+        return (a[0] + b[0],)  # type: ignore[operator]
+    return MERGES[kind](a, b)
+
+
+def merge_of_ranges(kind: CellKind, state: State, lo: Ints, hi: Ints) -> State:
+    """For each query the merge of records lo ≤ i < hi."""
+    if kind in SUMS:
+        return (sum_ranges(state[0], lo, hi),)  # type: ignore[arg-type]
+    return merge_ranges(MERGES[kind], zero(kind), state, lo, hi)
+
+
+def _minimum(a: State, b: State) -> State:
+    return (np.minimum(a[0], b[0]),)
+
+
+def _maximum(a: State, b: State) -> State:
+    return (np.maximum(a[0], b[0]),)
+
+
+def _earlier(a: State, b: State) -> State:
+    return _choose(_before(b, a), b, a)
+
+
+def _later(a: State, b: State) -> State:
+    return _choose(_before(a, b), b, a)
+
+
+def _choose(condition: npt.NDArray[np.bool_], yes: State, no: State) -> State:
+    return tuple(np.where(condition, y, n) for y, n in zip(yes, no, strict=True))
+
+
+def _before(a: State, b: State) -> npt.NDArray[np.bool_]:
+    """Lexicographic order of (time, position, offset)."""
+    (time_a, position_a, offset_a), (time_b, position_b, offset_b) = a[:3], b[:3]
+    same_time = time_a == time_b
+    by_offset = (position_a == position_b) & (offset_a < offset_b)  # type: ignore[operator]
+    result: npt.NDArray[np.bool_] = (time_a < time_b) | (  # type: ignore[operator]
+        same_time & ((position_a < position_b) | by_offset)  # type: ignore[operator]
+    )
+    return result
+
+
+def _merge_moments(a: State, b: State) -> State:
+    """Chan, Golub and LeVeque, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances (1979)."""
+    n_a, mean_a, m2_a, min_a, max_a = a
+    n_b, mean_b, m2_b, min_b, max_b = b
+    n = n_a + n_b  # type: ignore[operator]
+    share = n_b / np.maximum(n, 1)  # type: ignore[operator]
+    delta = mean_b - mean_a  # type: ignore[operator]
+    both = (n_a > 0) & (n_b > 0)  # type: ignore[operator]
+    mean = np.where(n_a == 0, mean_b, np.where(n_b == 0, mean_a, mean_a + delta * share))
+    m2 = m2_a + m2_b + np.where(both, delta * delta * (n_a * share), 0.0)  # type: ignore[operator]
+    return (n, mean, m2, np.minimum(min_a, min_b), np.maximum(max_a, max_b))
+
+
+MERGES: dict[CellKind, Merge] = {
+    CellKind.MIN_INT: _minimum,
+    CellKind.MIN_FLOAT: _minimum,
+    CellKind.MIN_BYTES: _minimum,
+    CellKind.MAX_INT: _maximum,
+    CellKind.MAX_FLOAT: _maximum,
+    CellKind.MAX_BYTES: _maximum,
+    CellKind.FIRST: _earlier,
+    CellKind.FIRST_BYTES: _earlier,
+    CellKind.LAST: _later,
+    CellKind.LAST_BYTES: _later,
+    CellKind.MOMENTS: _merge_moments,
+}
+
+
+def _ints(*values: int) -> Callable[[], State]:
+    return lambda: tuple(np.array([value], np.int64) for value in values)
+
+
+ZEROS: dict[CellKind, Callable[[], State]] = {
+    CellKind.COUNT: _ints(0),
+    CellKind.SUM_INT: lambda: (np.zeros((1, LIMBS_INT), np.int64),),
+    CellKind.SUM_FIXED: lambda: (np.zeros((1, LIMBS_FIXED), np.int64),),
+    CellKind.MIN_INT: _ints(INT64_MAX),
+    CellKind.MAX_INT: _ints(INT64_MIN),
+    CellKind.MIN_FLOAT: lambda: (np.array([np.inf]),),
+    CellKind.MAX_FLOAT: lambda: (np.array([-np.inf]),),
+    CellKind.MIN_BYTES: _ints(INT64_MAX),
+    CellKind.MAX_BYTES: _ints(INT64_MIN),
+    CellKind.FIRST: _ints(FIRST_ZERO_TIME, 0, 0, 0),
+    CellKind.FIRST_BYTES: _ints(FIRST_ZERO_TIME, 0, 0, 0),
+    CellKind.LAST: _ints(LAST_ZERO_TIME, 0, 0, 0),
+    CellKind.LAST_BYTES: _ints(LAST_ZERO_TIME, 0, 0, 0),
+    CellKind.MOMENTS: lambda: (
+        np.zeros(1, np.int64),
+        np.zeros(1),
+        np.zeros(1),
+        np.array([np.inf]),
+        np.array([-np.inf]),
+    ),
+}

@@ -1,0 +1,262 @@
+-- Merges the deltas of one shard into its rows and moves the shard's checkpoint, or changes nothing. DESIGN §5.
+--
+-- script.py puts the plan's constants and its `merge_record` and `merge_value` in front of this text.
+--
+-- KEYS  checkpoint, then for each row: row (, hash)              (the hash where the plan has variable-size cells)
+-- ARGV  1 the generation to start with where there is no checkpoint
+--       2 expectations: source u4 | partition i4 | topic id 16 | offset it must have i8 (−1: no entry) | offset i8 | newest i8
+--       3 '1' where rows expire
+--       then for each row: newest i8, records (, the records' hash values)
+-- Answers {1, tiles too old to be read} or {0, the stored checkpoint}.
+--
+-- Redis keeps what a script wrote before it failed. So everything is read, checked and computed first, and written last.
+
+local GENERATION, HEADER, ENTRY, EXPECTATION = 8, 24, 40, 48
+local NO_ENTRY, EMPTY = string.rep('\255', 8), -1
+local RESOLUTION_SPAN, TILE_BIAS = 2 ^ 47, 2 ^ 46
+local RESOLUTIONS = #HOPS
+local PREFIX = HEADER + RESOLUTIONS * RECORD
+local EMPTY_HEAD = struct.pack('<i8', EMPTY) .. string.rep('\0', RECORD - 8)
+local call, pack, unpack_at, sub, floor, max = redis.call, struct.pack, struct.unpack, string.sub, math.floor, math.max
+local STEP = VARIABLE and 2 or 1
+
+-- The checkpoint: compared byte for byte, because offsets need not be exact in Lua's numbers.
+
+local function compared(stored, expectations)
+  local entries, index, added = {}, {}, false
+  for at = GENERATION + 1, #stored, ENTRY do
+    entries[#entries + 1] = sub(stored, at, at + ENTRY - 1)
+    index[sub(stored, at, at + 7)] = #entries
+  end
+  for at = 1, #expectations, EXPECTATION do
+    local slot, expected = index[sub(expectations, at, at + 7)], sub(expectations, at + 24, at + 31)
+    if slot then
+      local entry = entries[slot]
+      if sub(entry, 9, 24) ~= sub(expectations, at + 8, at + 23) or sub(entry, 25, 32) ~= expected then
+        return nil
+      end
+    elseif expected == NO_ENTRY then
+      slot, added = #entries + 1, true
+    else
+      return nil
+    end
+    entries[slot] = sub(expectations, at, at + 23) .. sub(expectations, at + 32, at + EXPECTATION - 1)
+  end
+  if added then
+    table.sort(entries, function(a, b)
+      local source_a, partition_a = unpack_at('<I4i4', a)
+      local source_b, partition_b = unpack_at('<I4i4', b)
+      return source_a < source_b or (source_a == source_b and partition_a < partition_b)
+    end)
+  end
+  return table.concat(entries)
+end
+
+if #ARGV ~= 3 + (#KEYS - 1) then
+  return redis.error_reply('HEADRACE ' .. #KEYS - 1 .. ' keys of rows; got ' .. #ARGV - 3 .. ' arguments for them')
+end
+if #ARGV[1] ~= GENERATION or #ARGV[2] % EXPECTATION ~= 0 then
+  return redis.error_reply('HEADRACE a generation has 8 bytes and an expectation 48; got ' .. #ARGV[1] .. ' and ' .. #ARGV[2])
+end
+local stored = call('GET', KEYS[1])
+if stored and (#stored < GENERATION or (#stored - GENERATION) % ENTRY ~= 0) then
+  return redis.error_reply('HEADRACE a checkpoint of ' .. #stored .. ' bytes is damaged: ' .. KEYS[1])
+end
+local entries = compared(stored or '', ARGV[2])
+if not entries then
+  return {0, stored or ''}
+end
+local generation = stored and sub(stored, 1, GENERATION) or ARGV[1]
+local expires = RETENTION_US and ARGV[3] == '1'
+
+-- The rows: read and merged in memory.
+
+local writes, too_late = {}, 0
+
+-- True where no window that is still to be read covers the tile.
+local function expired(key, newest)
+  local resolution = floor(key / RESOLUTION_SPAN)
+  local span = SPANS[resolution + 1]
+  if span == 0 then
+    return false
+  end
+  local tile = key - resolution * RESOLUTION_SPAN - TILE_BIAS
+  return (tile + 1) * HOPS[resolution + 1] + span < newest
+end
+
+-- What lives of the slots and of the records that no longer fit, duplicates merged; the dropped tiles' keys go to `dropped`.
+local function compacted(slots, appended, newest, dropped)
+  local records, index = {}, {}
+  local function keep(text, at)
+    local key = unpack_at('<i8', text, at)
+    local slot = index[key]
+    if expired(key, newest) then
+      dropped[#dropped + 1] = sub(text, at, at + 7)
+    elseif slot then
+      records[slot] = merge_record(records[slot], 1, text, at)
+    else
+      records[#records + 1] = sub(text, at, at + RECORD - 1)
+      index[key] = #records
+    end
+  end
+  for at = 1, #slots, RECORD do
+    keep(slots, at)
+  end
+  for _, record in ipairs(appended) do
+    keep(record, 1)
+  end
+  return records
+end
+
+-- The field's new value: what stands in the hash merged with the value at `at`; and where the next value starts.
+local function merged_value(write, field, fresh, values, at)
+  local stop = at
+  for _ = 1, VARIABLE do
+    stop = stop + 4 + unpack_at('<I4', values, stop)
+  end
+  local old = not fresh and call('HGET', write.hash, field)
+  return merge_value(old or nil, sub(values, at, stop - 1)), stop
+end
+
+-- The start of the next value, where this one is not wanted.
+local function after_value(values, at)
+  for _ = 1, VARIABLE do
+    at = at + 4 + unpack_at('<I4', values, at)
+  end
+  return at
+end
+
+local function prepare(write, delta, values)
+  local prefix = call('GETRANGE', write.row, 0, PREFIX - 1)
+  local fresh = sub(prefix, 1, GENERATION) ~= generation
+  local newest, old_newest, used, slots = unpack_at('<i8', delta), -math.huge, 0, 0
+  local heads, keys = {}, {}
+  if fresh then
+    for r = 1, RESOLUTIONS do
+      heads[r], keys[r] = EMPTY_HEAD, EMPTY
+    end
+  elseif #prefix < PREFIX then
+    return 'a row of ' .. #prefix .. ' bytes is damaged: ' .. write.row
+  else
+    old_newest, used, slots = unpack_at('<i8I4I4', prefix, 9)
+    for r = 1, RESOLUTIONS do
+      local at = HEADER + (r - 1) * RECORD + 1
+      heads[r], keys[r] = sub(prefix, at, at + RECORD - 1), unpack_at('<i8', prefix, at)
+    end
+  end
+  newest = max(newest, old_newest)
+
+  local appended, dropped, fields, changed, value_at = {}, {}, {}, newest > old_newest, 1
+  for at = 9, #delta, RECORD do
+    local key = unpack_at('<i8', delta, at)
+    local r = floor(key / RESOLUTION_SPAN) + 1
+    local head = keys[r]
+    if not head then
+      return 'a delta names resolution ' .. r - 1 .. ' of ' .. RESOLUTIONS .. ': ' .. write.row
+    end
+    if expired(key, newest) then
+      too_late = too_late + 1
+      if VARIABLE then
+        value_at = after_value(values, value_at)
+      end
+    else
+      changed = true
+      if key == head then
+        heads[r] = merge_record(heads[r], 1, delta, at)
+      elseif key < head then
+        appended[#appended + 1] = sub(delta, at, at + RECORD - 1)
+      else
+        if head ~= EMPTY then
+          appended[#appended + 1] = heads[r]
+        end
+        heads[r], keys[r] = sub(delta, at, at + RECORD - 1), key
+        write.advanced = true
+      end
+      if VARIABLE then
+        local field = sub(delta, at, at + 7)
+        fields[#fields + 1] = field
+        fields[#fields + 1], value_at = merged_value(write, field, fresh, values, value_at)
+      end
+    end
+  end
+  if VARIABLE and value_at ~= #values + 1 then
+    return 'the hash values of a delta end at byte ' .. value_at - 1 .. ' of ' .. #values .. ': ' .. write.row
+  end
+  if not changed then
+    return nil
+  end
+
+  if fresh or used + #appended > slots then
+    local old = used > 0 and call('GETRANGE', write.row, PREFIX, PREFIX + used * RECORD - 1) or ''
+    if #old ~= used * RECORD then
+      return 'a row with ' .. used .. ' slots is damaged: ' .. write.row
+    end
+    local records = compacted(old, appended, newest, dropped)
+    used = #records
+    -- A quarter to spare: a rewrite costs as much as five appends for each slot that it frees.
+    slots = used == 0 and 0 or used + max(SLOTS_SPARE_MIN, floor(used / 4))
+    write.whole = table.concat(heads) .. table.concat(records) .. string.rep('\0', (slots - used) * RECORD)
+  else
+    write.slot_at = PREFIX + used * RECORD
+    write.appended = #appended > 0 and table.concat(appended)
+    write.heads = table.concat(heads)
+    used = used + #appended
+  end
+  write.header = pack('<c8i8I4I4', generation, newest, used, slots)
+  write.newest, write.fresh, write.fields, write.dropped = newest, fresh, fields, dropped
+  writes[#writes + 1] = write
+  return nil
+end
+
+for k = 2, #KEYS, STEP do
+  local delta = ARGV[k + 2]
+  if #delta <= 8 or (#delta - 8) % RECORD ~= 0 then
+    return redis.error_reply('HEADRACE a delta is 8 + n * ' .. RECORD .. ' bytes; got ' .. #delta .. ': ' .. KEYS[k])
+  end
+  local damage = prepare({row = KEYS[k], hash = VARIABLE and KEYS[k + 1]}, delta, ARGV[k + 3])
+  if damage then
+    return redis.error_reply('HEADRACE ' .. damage)
+  end
+end
+
+-- From here on nothing can fail.
+
+local function write_hash(write)
+  if write.fresh then
+    call('DEL', write.hash)
+  end
+  for at = 1, #write.fields, 2 do
+    call('HSET', write.hash, write.fields[at], write.fields[at + 1])
+  end
+  for _, field in ipairs(write.dropped) do
+    call('HDEL', write.hash, field)
+  end
+end
+
+for _, write in ipairs(writes) do
+  if write.whole then
+    if expires and not write.fresh then
+      call('SET', write.row, write.header .. write.whole, 'KEEPTTL')
+    else
+      call('SET', write.row, write.header .. write.whole)
+    end
+  else
+    if write.appended then
+      call('SETRANGE', write.row, write.slot_at, write.appended)
+    end
+    call('SETRANGE', write.row, 0, write.header .. write.heads)
+  end
+  if VARIABLE then
+    write_hash(write)
+  end
+  if expires and write.advanced then
+    -- Rows of events long gone expire at once: no window read by the wall clock covers them.
+    local at_ms = string.format('%.0f', max(1, math.ceil((write.newest + RETENTION_US) / 1000)))
+    call('PEXPIREAT', write.row, at_ms)
+    if VARIABLE then
+      call('PEXPIREAT', write.hash, at_ms)
+    end
+  end
+end
+call('SET', KEYS[1], generation .. entries)
+return {1, too_late}
