@@ -1,0 +1,51 @@
+"""What every test may ask for: a real Kafka, a real Redis, names that no other test uses."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from headrace.local.services import down, up
+
+
+@pytest.fixture(scope="session")
+def services_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A HEADRACE_HOME for this run's services; whatever was started in it is stopped at the end."""
+    home = tmp_path_factory.mktemp("services")
+    yield home
+    down(home)
+
+
+@pytest.fixture(scope="session")
+def kafka(request: pytest.FixtureRequest) -> str:
+    """The bootstrap servers of a real broker: HEADRACE_TEST_KAFKA, or one started for this run."""
+    if existing := os.environ.get("HEADRACE_TEST_KAFKA"):
+        return existing
+    return up(request.getfixturevalue("services_home"), ["kafka"])["kafka"]
+
+
+@pytest.fixture(scope="session")
+def redis_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a real Redis: HEADRACE_TEST_REDIS, or one started for this run."""
+    if existing := os.environ.get("HEADRACE_TEST_REDIS"):
+        return existing
+    return up(request.getfixturevalue("services_home"), ["redis"])["redis"]
+
+
+@pytest.fixture
+def unique() -> Callable[[str], str]:
+    """`unique("flights")` is a name for a topic or project that no other test and no earlier run has used."""
+    suffix = uuid.uuid4().hex[:10]
+    return lambda name: f"{name}_{suffix}"
+
+
+@pytest.fixture(autouse=True)
+def no_ambient_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings come from the test alone, never from the shell that it runs in."""
+    for name in os.environ:
+        if name.startswith("HEADRACE_") and not name.startswith("HEADRACE_TEST_"):
+            monkeypatch.delenv(name)
