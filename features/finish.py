@@ -30,7 +30,7 @@ class Values:
     def to_list(self) -> list[Any]:
         """Python values, None for null; instants are naive UTC datetimes."""
         if self.valid.all():
-            return self.values.tolist()
+            return list(self.values.tolist())
         return [value if ok else None for value, ok in zip(self.values.tolist(), self.valid.tolist(), strict=True)]
 
     def to_arrow(self, type_name: str) -> pa.Array:
@@ -111,7 +111,7 @@ def _value(kind: CellKind, type_name: str, states: list[State], pool: pa.Array |
 
 def _typed(values: Array, type_name: str) -> Array:
     if type_name == "bool":
-        return values != 0
+        return np.not_equal(values, 0)
     if type_name == "timestamp":
         return values.view("datetime64[us]")
     return values.astype("datetime64[D]") if type_name == "date" else values

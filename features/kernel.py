@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import duckdb
 import numpy as np
@@ -17,7 +18,7 @@ from features.errors import DataError
 from features.expression import quote
 from features.plan import DerivedPlan, ViewPlan
 
-Relation = pa.Table | pa.RecordBatchReader | Sequence[str]
+Relation: TypeAlias = pa.Table | pa.RecordBatchReader | Sequence[str]
 """Events of one source: in Arrow, or as paths of Parquet files."""
 
 
@@ -36,7 +37,7 @@ class Kernel:
         directories: Sequence[str | Path] = (),
         spill: str | Path | None = None,
     ) -> None:
-        config: dict[str, str | int | bool | list[str]] = {
+        config: dict[str, str | bool | int | float | list[str]] = {
             "threads": threads,
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,

@@ -41,7 +41,7 @@ def read_rows(
     entities = np.arange(len(rows) + 1)
 
     def select(window: WindowPlan, cell: int) -> Selected:
-        records = tiles if cell not in texts else texts[cell]
+        records = texts.get(cell, tiles)
         first, last = tile_key_range(window, plan.resolutions, np.array([instant_us], np.int64))
         inside = np.flatnonzero((records.tile_keys >= first[0]) & (records.tile_keys < last[0]))
         bounds = np.searchsorted(records.rows.take(inside), entities)

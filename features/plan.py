@@ -91,7 +91,7 @@ class WindowPlan(msgspec.Struct, frozen=True):
 
 
 class Feature(msgspec.Struct, frozen=True):
-    """One value of a view. `cells` index `ViewPlan.cells`, in the order its finish expects; `declared` is for people."""
+    """One value of a view. `cells` index `ViewPlan.cells`, as its finish expects them; `declared` is for people."""
 
     name: str
     type: str
@@ -205,7 +205,7 @@ class Definitions(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.decode(data, type=cls)
 
     def needed(self, service: ServicePlan) -> dict[str, tuple[str, ...]]:
-        """The windowed views and features that a service's values are computed from, its derived views' inputs included."""
+        """The windowed views and features that a service's values are computed from, inputs of derived views included."""
         needed: dict[str, dict[str, None]] = {}
         for view, feature in self._reads(service):
             needed.setdefault(view, {})[feature] = None

@@ -62,8 +62,10 @@ class FeatureService:
 def feature_columns(definitions: Definitions, service: ServicePlan) -> list[Column]:
     """The service's features in order, as columns `view__feature`; every one may be null."""
     types: dict[tuple[str, str], str] = {}
-    for plan in [*definitions.views.values(), *definitions.derived.values()]:
-        types |= {(plan.name, feature.name): feature.type for feature in plan.features}
+    for view in definitions.views.values():
+        types |= {(view.name, feature.name): feature.type for feature in view.features}
+    for derived in definitions.derived.values():
+        types |= {(derived.name, feature.name): feature.type for feature in derived.features}
     return [
         Column(f"{selection.view}__{feature}", types[selection.view, feature], True)
         for selection in service.selections

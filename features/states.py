@@ -80,7 +80,7 @@ def _merge_moments(a: State, b: State) -> State:
     n_a, mean_a, m2_a, min_a, max_a = a
     n_b, mean_b, m2_b, min_b, max_b = b
     n = n_a + n_b  # type: ignore[operator]
-    share = n_b / np.maximum(n, 1)  # type: ignore[operator]
+    share = n_b / np.maximum(n, 1)
     delta = mean_b - mean_a  # type: ignore[operator]
     both = (n_a > 0) & (n_b > 0)  # type: ignore[operator]
     mean = np.where(n_a == 0, mean_b, np.where(n_b == 0, mean_a, mean_a + delta * share))

@@ -12,7 +12,7 @@ from features.view_plan import plan_view
 from schemas.event import Event
 
 SHARDS = 64
-"""Shards a view: enough for 64 workers' calls to run beside each other in a Cluster, few enough to advance each second."""
+"""Shards a view: enough for 64 workers' calls beside each other in a Cluster, few enough to advance each second."""
 SHARDS_MAX = 4096
 
 

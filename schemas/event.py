@@ -1,9 +1,9 @@
 """Event types: what stands on a topic (or in a table, or a file), declared once as a pydantic model.
 
-    class Flight(Event, topic="flights", time="departed_at", key=["origin"]):
-        departed_at: datetime
-        origin: str
-        distance_miles: Annotated[int, Field(gt=0)]
+class Flight(Event, topic="flights", time="departed_at", key=["origin"]):
+    departed_at: datetime
+    origin: str
+    distance_miles: Annotated[int, Field(gt=0)]
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from schemas.duration import parse_duration
 from schemas.errors import DefinitionError
 from schemas.types import TypeNotSupported, arrow_type, from_annotation
 
-FORMATS = ("json", "avro", "protobuf")
+FORMATS = ("json",)
 MAX_FUTURE = "5m"
-"""How far ahead of the broker's clock an event may say it happened: producers' clocks differ by seconds, not minutes."""
+"""How far ahead of the broker's clock an event may say it happened: producers' clocks differ by seconds."""
 DEDUPE_WITHIN = "1h"
 """How long copies of an `id` are looked for: longer than a producer's retries, short enough to keep in memory."""
 _TOPIC = re.compile(r"[a-zA-Z0-9_.-]{1,200}")
@@ -81,7 +81,7 @@ class Event(BaseModel):
     `key=[…]`: the columns by which a producer keys its messages; they order a partition.
     `id=`, `dedupe_within="1h"`: copies with the same id are dropped (DESIGN §2).
     `max_future="5m"`: an event further ahead of the broker's clock is rejected.
-    `format=`: "json", "avro" or "protobuf".
+    `format=`: how a message is encoded: "json".
 
     Raises DefinitionError for a keyword or a column that can't mean anything.
     """
@@ -91,6 +91,10 @@ class Event(BaseModel):
         strict=True, extra="ignore", allow_inf_nan=False, val_json_bytes="base64", ser_json_bytes="base64", frozen=True
     )
     __event_spec__: ClassVar[EventSpec | None] = None
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Keywords wait for `__pydantic_init_subclass__`: the fields are not there yet."""
+        super().__init_subclass__()
 
     @classmethod
     def __pydantic_init_subclass__(cls, **keywords: Any) -> None:
@@ -134,7 +138,9 @@ KEYWORDS = ("topic", "table", "path", "time", "key", "id", "dedupe_within", "max
 def _spec(event: type[Event], keywords: dict[str, Any]) -> EventSpec:
     unknown = sorted(set(keywords) - set(KEYWORDS))
     if unknown:
-        raise DefinitionError("unknown keyword of an event", got=", ".join(unknown), hint=f"it takes {', '.join(KEYWORDS)}")
+        raise DefinitionError(
+            "unknown keyword of an event", got=", ".join(unknown), hint=f"it takes {', '.join(KEYWORDS)}"
+        )
     columns = _columns(event)
     topic, table, path = _place(keywords)
     names = {column.name: column for column in columns}
@@ -159,7 +165,8 @@ def _columns(event: type[Event]) -> tuple[Column, ...]:
     for name, field in event.model_fields.items():
         if not _COLUMN.fullmatch(name) or name.startswith(RESERVED_PREFIX):
             raise DefinitionError(
-                "a column is letters, digits and underscores, a letter first, at most 63, and not kafka_…", got=repr(name)
+                "a column is letters, digits and underscores, a letter first, at most 63, and not kafka_…",
+                got=repr(name),
             )
         try:
             type_name, nullable = from_annotation(field.annotation, tuple(field.metadata))

@@ -1,16 +1,16 @@
 """The types of values, each in every system's words.
 
-    name             Python annotation                        Arrow              DuckDB
-    bool             bool                                     bool               BOOLEAN
-    int64            int                                      int64              BIGINT
-    float64          float                                    float64            DOUBLE
-    string           str, Literal["a", …], an Enum of text    string             VARCHAR
-    bytes            bytes                                    binary             BLOB
-    timestamp        datetime                                 timestamp[us]      TIMESTAMP   (naive, UTC)
-    date             date                                     date32             DATE
-    decimal(p,s)     Annotated[Decimal, Field(max_digits=p, decimal_places=s)]   DECIMAL(p,s)
-    list<T>          list[T]                                  list<T>            T[]
-    map<K,V>         dict[K, V]                               map<K, V>          MAP(K, V)
+name             Python annotation                        Arrow              DuckDB
+bool             bool                                     bool               BOOLEAN
+int64            int                                      int64              BIGINT
+float64          float                                    float64            DOUBLE
+string           str, Literal["a", …], an Enum of text    string             VARCHAR
+bytes            bytes                                    binary             BLOB
+timestamp        datetime                                 timestamp[us]      TIMESTAMP   (naive, UTC)
+date             date                                     date32             DATE
+decimal(p,s)     Annotated[Decimal, Field(max_digits=p, decimal_places=s)]   DECIMAL(p,s)
+list<T>          list[T]                                  list<T>            T[]
+map<K,V>         dict[K, V]                               map<K, V>          MAP(K, V)
 """
 
 from __future__ import annotations

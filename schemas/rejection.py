@@ -1,0 +1,94 @@
+"""What bad input becomes: a reason from a closed list, and everything that is needed to see and to replay it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+import msgspec
+import pyarrow as pa
+
+DETAIL_CHARACTERS_MAX = 1_000
+"""A decoder's message may quote its input, which may be megabytes."""
+
+
+class Reason(StrEnum):
+    """Why a message is no event. Closed: metrics, tables and people count by it."""
+
+    EMPTY = "empty"
+    """The message has no bytes (a tombstone)."""
+    UNDECODABLE = "undecodable"
+    """The bytes are not of the topic's format."""
+    MISSING_FIELD = "missing_field"
+    """A field without a default is absent."""
+    WRONG_TYPE = "wrong_type"
+    """A field is there, with a value of another type (null included)."""
+    BAD_VALUE = "bad_value"
+    """A value of the right type that the schema's constraints refuse; NaN, infinities and integers beyond 64 bits."""
+    BAD_TIME = "bad_time"
+    """The event's instant can't be read, or lies outside 1700 to 2250."""
+    FUTURE = "future"
+    """The event's instant lies further ahead of the broker's clock than `max_future`."""
+
+
+class Rejection(msgspec.Struct, frozen=True):
+    """One message that is no event. `path` names the field ("legs[2].origin"); `value` holds the original bytes."""
+
+    reason: Reason
+    detail: str
+    path: str
+    topic: str
+    partition: int
+    offset: int
+    timestamp_us: int
+    key: bytes | None
+    headers: list[tuple[str, bytes | None]]
+    value: bytes | None
+
+
+REJECTS_SCHEMA = pa.schema(
+    [
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("topic", pa.string(), nullable=False),
+        pa.field("kafka_partition", pa.int32(), nullable=False),
+        pa.field("kafka_offset", pa.int64(), nullable=False),
+        pa.field("kafka_timestamp", pa.timestamp("us"), nullable=False),
+        pa.field("key", pa.binary()),
+        pa.field("headers", pa.string(), nullable=False),
+        pa.field("value", pa.binary()),
+    ]
+)
+"""The Iceberg table `rejects`; `headers` is JSON [[name, base64 or null], …]."""
+
+
+def rejections_table(rejections: Sequence[Rejection]) -> pa.Table:
+    """Rejections as rows of REJECTS_SCHEMA."""
+    columns = [
+        [str(each.reason) for each in rejections],
+        [each.detail for each in rejections],
+        [each.path for each in rejections],
+        [each.topic for each in rejections],
+        [each.partition for each in rejections],
+        [each.offset for each in rejections],
+        pa.array([each.timestamp_us for each in rejections], pa.int64()).cast(pa.timestamp("us")),
+        [each.key for each in rejections],
+        [msgspec.json.encode(each.headers).decode() for each in rejections],
+        [each.value for each in rejections],
+    ]
+    arrays = [
+        column if isinstance(column, pa.Array) else pa.array(column, field.type)
+        for column, field in zip(columns, REJECTS_SCHEMA, strict=True)
+    ]
+    return pa.Table.from_arrays(arrays, schema=REJECTS_SCHEMA)
+
+
+def encode_rejection(rejection: Rejection) -> bytes:
+    """A message of the rejects topic: JSON, bytes in base64."""
+    return msgspec.json.encode(rejection)
+
+
+def decode_rejection(data: bytes) -> Rejection:
+    """The rejection in a message of the rejects topic; raises msgspec.MsgspecError for anything else."""
+    return msgspec.json.decode(data, type=Rejection)
