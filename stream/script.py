@@ -1,8 +1,8 @@
 """The merge script of a plan: its constants and its cells' merges in Lua, in front of merge.lua.
 
 A script made for the plan merges five cells in 0.35 µs where an interpreter over opcodes takes 1.24, because one
-`struct.unpack` reads a run of cells and one `struct.pack` writes it. A cell's lowering names the values it reads: `a1, a2, …` of
-the stored record and `b1, b2, …` of the delta; it leaves the merged ones in `a1, a2, …`.
+`struct.unpack` reads a run of cells and one `struct.pack` writes it. A cell's lowering names the values it reads:
+`a1, a2, …` of the stored record and `b1, b2, …` of the delta; it leaves the merged ones in `a1, a2, …`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Fixed(NamedTuple):
 
 
 def _sum(*bits: int) -> Fixed:
-    """An unsigned addition limb by limb with carry, modulo 2**(their bits): two's complement. 48 bits are exact in a double."""
+    """Limb by limb with carry, modulo 2**(their bits): two's complement. 48 bits are exact in a double."""
     statements = [f"a{i} = a{i} + b{i}" for i in range(1, len(bits) + 1)]
     for i, limb in enumerate(bits, start=1):
         carry = f"; a{i + 1} = a{i + 1} + 1" if i < len(bits) else ""
