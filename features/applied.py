@@ -50,7 +50,7 @@ def applied_version(url: str, project: str) -> int:
 
 
 def save_applied(url: str, definitions: Definitions) -> int:
-    """Makes `definitions` the applied ones, in one transaction; answers their version. The same document changes nothing."""
+    """Makes `definitions` the applied ones in one transaction, and answers their version. Idempotent."""
     document = definitions.to_json()
     engine = _engine(url)
     try:

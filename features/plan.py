@@ -205,7 +205,7 @@ class Definitions(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.decode(data, type=cls)
 
     def needed(self, service: ServicePlan) -> dict[str, tuple[str, ...]]:
-        """The windowed views and features that a service's values are computed from, inputs of derived views included."""
+        """The views and features that a service's values are computed from, inputs of derived views included."""
         needed: dict[str, dict[str, None]] = {}
         for view, feature in self._reads(service):
             needed.setdefault(view, {})[feature] = None
