@@ -31,7 +31,7 @@ class _OnlyPydantic(Exception):
 
 
 def fast_decoder(event: type[Event]) -> Decode | None:
-    """bytes -> an object with the event's fields (ValueError or TypeError where it is none); None if there can be ."""
+    """bytes -> an object with the event's fields (ValueError or TypeError where it is none); None: no fast path."""
     if any(getattr(event.__pydantic_decorators__, name) for name in _VALIDATORS):
         return None
     try:
