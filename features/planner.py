@@ -49,6 +49,14 @@ def compile_definitions(project: str, declared: Iterable[object]) -> Definitions
     return definitions
 
 
+def event_types(declared: Iterable[object]) -> dict[str, type[Event]]:
+    """The event classes among the declarations and below them, by name: what decodes. Raises DefinitionError."""
+    found = _Found()
+    for value in declared:
+        found.add(value)
+    return dict(found.events)
+
+
 class _Found:
     """What has been declared, each kind by name."""
 
