@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import pyarrow as pa
-
 from features.derived import DerivedView
 from features.errors import DefinitionError
 from features.place import caller, check_name
@@ -14,7 +12,6 @@ from features.plan import Definitions, Selection, ServicePlan
 from features.view import FeatureView
 from schemas.duration import parse_duration
 from schemas.event import Column
-from schemas.types import arrow_type
 
 Clock = Literal["wall", "event"]
 
@@ -83,30 +80,6 @@ def request_columns(definitions: Definitions, service: ServicePlan) -> list[Colu
     """The request-time columns of the service's derived views, each once."""
     derived = [definitions.derived[s.view] for s in service.selections if s.view in definitions.derived]
     return list({column.name: column for plan in derived for column in plan.request}.values())
-
-
-def served_schema(definitions: Definitions, service: ServicePlan) -> pa.Schema:
-    """The table `served.<service>`: a logged vector with what it takes to compute it again.
-
-    `fingerprints`: JSON {view: fingerprint}. `checkpoints`: JSON {view: [[source, partition, offset], …]} of the shard
-    that the entity's row was read from. The instant is naive UTC.
-    """
-    columns = [
-        *join_key_columns(definitions, service),
-        *request_columns(definitions, service),
-        *feature_columns(definitions, service),
-    ]
-    return pa.schema(
-        [pa.field("instant", pa.timestamp("us"), nullable=False)]
-        + [pa.field(column.name, arrow_type(column.type)) for column in columns]
-        + [
-            pa.field("fingerprints", pa.string(), nullable=False),
-            pa.field("checkpoints", pa.string(), nullable=False),
-            pa.field("kafka_partition", pa.int32(), nullable=False),
-            pa.field("kafka_offset", pa.int64(), nullable=False),
-            pa.field("kafka_timestamp", pa.timestamp("us"), nullable=False),
-        ]
-    )
 
 
 def _selections(views: Sequence[FeatureView | DerivedView | Selection]) -> tuple[Selection, ...]:
