@@ -101,9 +101,11 @@ def column_types(table: Table) -> dict[str, str]:
 def _create(catalog: Catalog, identifier: Identifier, schema: pa.Schema, day_of: str) -> Table:
     catalog.create_namespace_if_not_exists(identifier[:-1])
     try:
-        with catalog.create_table_transaction(identifier, _optional(schema), properties=PROPERTIES) as transaction:
-            with transaction.update_spec() as spec:
-                spec.add_field(day_of, DayTransform(), f"{day_of}_day")
+        with (
+            catalog.create_table_transaction(identifier, _optional(schema), properties=PROPERTIES) as transaction,
+            transaction.update_spec() as spec,
+        ):
+            spec.add_field(day_of, DayTransform(), f"{day_of}_day")
     except TableAlreadyExistsError:
         pass
     return catalog.load_table(identifier)
