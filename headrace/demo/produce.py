@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,7 +45,8 @@ def produce(timeline: Timeline, settings: ConnectionSettings, progress: Callable
 
     Raises DeliveryError where Kafka refuses a message or does not acknowledge all of them.
     """
-    producer = Producer(settings.kafka_config() | {"enable.idempotence": "true", "linger.ms": "20"})
+    options = {"enable.idempotence": "true", "linger.ms": "20"}
+    producer = Producer(settings.kafka_config() | options, logger=logging.getLogger(__name__))
     produced = Produced()
     for slice_ in timeline.slices():
         while len(producer) > IN_FLIGHT_MAX:

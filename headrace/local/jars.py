@@ -99,7 +99,7 @@ def _check(got: dict[str, str], recorded: dict[str, str]) -> None:
     if differing:
         raise JarsError(
             f"Kafka's jars are not the recorded ones: {', '.join(differing[:5])} ({len(differing)} in all) differ from"
-            f" {HASHES_FILE.name}; nothing was installed. If the coordinates were changed on purpose, record the new ones"
+            f" {HASHES_FILE.name}; nothing was installed. If the coordinates were changed on purpose, record them"
         )
 
 
