@@ -3,10 +3,13 @@
 HeadraceError
 ├── DefinitionError      a declaration that can't mean anything: found when it is written
 │   └── ChangedMeaning   a registered name whose meaning would change silently
-├── RequestError         a request that can't be answered as it was put (HTTP 4xx)
+├── RequestError         a request that can't be answered as it was put (HTTP 422)
+│   ├── NotFound         it names something that isn't there (HTTP 404)
+│   └── TooLarge         it is larger than the server takes (HTTP 413)
 ├── DataError            rows, files or a log that aren't what they must be
 ├── ConfigError          a setting or an environment that can't work
 ├── NotReady             a true answer isn't there yet (HTTP 503)
+│   └── Overloaded       there is more to do at once than there is room for (HTTP 503, 429 for writes)
 └── DeliveryError        progress here would break the delivery guarantee: refused loudly
 """
 
@@ -47,6 +50,14 @@ class RequestError(HeadraceError):
     """A request that can't be answered as it was put."""
 
 
+class NotFound(RequestError):
+    """A request names something that isn't there."""
+
+
+class TooLarge(RequestError):
+    """A request is larger than the server takes."""
+
+
 class DataError(HeadraceError):
     """Rows, files or a log that aren't what they must be."""
 
@@ -57,6 +68,10 @@ class ConfigError(HeadraceError):
 
 class NotReady(HeadraceError):
     """A true answer isn't there yet; asking again later may get one."""
+
+
+class Overloaded(NotReady):
+    """There is more to do at once than there is room for."""
 
 
 class DeliveryError(HeadraceError):
