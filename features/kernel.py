@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -20,6 +20,8 @@ from features.plan import DerivedPlan, ViewPlan
 
 Relation: TypeAlias = pa.Table | pa.RecordBatchReader | Sequence[str]
 """Events of one source: in Arrow, or as paths of Parquet files."""
+Floors = Mapping[int, npt.NDArray[np.int64]]
+"""For some partitions of one source the offset, by shard, below which events are folded already."""
 
 
 class Kernel:
@@ -62,12 +64,12 @@ class Kernel:
         self,
         plan: ViewPlan,
         tables: Sequence[pa.Table | None],
-        floors: Sequence[npt.NDArray[np.int64] | None] | None = None,
+        floors: Sequence[Floors | None] | None = None,
     ) -> Deltas:
         """What a micro-batch adds to the view's rows.
 
-        `tables[i]` holds decoded events of `plan.sources[i]` (None: none). `floors[i]` (shards, partitions) drops the
-        events of a shard and partition below that offset: they are folded already.
+        `tables[i]` holds decoded events of `plan.sources[i]` (None: none). `floors[i]` drops the events of a
+        shard and partition below that offset.
         """
         events = self._events(plan, tables, floors)
         counts = {
@@ -109,7 +111,7 @@ class Kernel:
         self,
         plan: ViewPlan,
         tables: Sequence[pa.Table | None],
-        floors: Sequence[npt.NDArray[np.int64] | None] | None,
+        floors: Sequence[Floors | None] | None,
     ) -> pa.Table:
         with ExitStack() as stack:
             names = [self._relation(stack, f"source_{n}", table) for n, table in enumerate(tables)]
@@ -154,13 +156,12 @@ class Kernel:
             ) from error
 
 
-def _floor_table(floors: Sequence[npt.NDArray[np.int64] | None] | None) -> pa.Table | None:
+def _floor_table(floors: Sequence[Floors | None] | None) -> pa.Table | None:
     parts = []
-    for source, floor in enumerate(floors or ()):
-        if floor is not None:
-            shard, partition = np.indices(floor.shape)
-            position = source * sql.SOURCE_SHIFT + partition + 1
-            parts.append(np.stack([shard.ravel(), position.ravel(), floor.ravel()]))
+    for source, partitions in enumerate(floors or ()):
+        for partition, floor in (partitions or {}).items():
+            position = np.full(len(floor), source * sql.SOURCE_SHIFT + partition + 1)
+            parts.append(np.stack([np.arange(len(floor)), position, floor]))
     if not parts:
         return None
     joined = np.concatenate(parts, axis=1)
