@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import Protocol, cast
 
 from confluent_kafka import Message as KafkaMessage
 from pyiceberg.catalog import Catalog
@@ -203,7 +203,7 @@ class _Landing:
             return
         if not self._messages:
             self._since = time.monotonic()
-        self._messages.append(message)
+        self._messages.append(cast(Message, message))
         self._bytes += len(message)
         self._next[partition] = offset + 1
         if offset + 1 >= self._behind.get(partition, 0):

@@ -1,0 +1,239 @@
+"""Reading tables: PyIceberg plans the files, with columns and partitions pruned; DuckDB scans the Parquet.
+
+Columns are found by Iceberg's field ids, so that a column that was added later is null in older files. Where an event
+type names an `id`, later copies are dropped here, the same way as a worker drops them (DESIGN §2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote, urlparse
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from pyiceberg.catalog import Catalog
+from pyiceberg.expressions import (
+    AlwaysTrue,
+    And,
+    BooleanExpression,
+    EqualTo,
+    GreaterThanOrEqual,
+    LessThan,
+    Or,
+)
+from pyiceberg.io.pyarrow import schema_to_pyarrow
+from pyiceberg.schema import Schema
+from pyiceberg.table import FileScanTask, Table
+
+from batch.catalog import find, open_catalog
+from batch.duck import FILES_MAX_ROWS, connect, literal
+from batch.settings import BatchSettings
+from batch.tables import BROKER_TIME, events_table
+from features.expression import quote
+from schemas.errors import DataError
+from schemas.event import EventSpec, log_schema
+from schemas.types import duckdb_type, from_arrow
+
+LOCAL_SCHEMES = ("", "file")
+PARTITION = "kafka_partition"
+OFFSET = "kafka_offset"
+EVERYTHING = AlwaysTrue()
+
+
+@dataclass(frozen=True)
+class Span:
+    """Which events are wanted, in event time: since (inside) and until (outside), in µs; None is without end."""
+
+    since_us: int | None = None
+    until_us: int | None = None
+
+
+class Scanner:
+    """Reads the tables of one catalog. Not to be shared between threads; what it answers lives as long as it does."""
+
+    def __init__(self, settings: BatchSettings, *, threads: int | None = None, memory_limit: str | None = None) -> None:
+        self.catalog: Catalog = open_catalog(settings)
+        self._settings = settings
+        self._threads = threads
+        self._memory_limit = memory_limit
+        self._databases: list[duckdb.DuckDBPyConnection] = []
+
+    def close(self) -> None:
+        """Frees the memory of all databases."""
+        for database in self._databases:
+            database.close()
+
+    def events(
+        self,
+        spec: EventSpec,
+        columns: Iterable[str] | None = None,
+        span: Span = Span(),
+        *,
+        snapshot_id: int | None = None,
+    ) -> pa.RecordBatchReader | None:
+        """The events of a topic (default: all columns of `log_schema`), copies dropped; None where nothing is landed.
+
+        `span` leaves out files; events outside may still come.
+        """
+        table = find(self.catalog, events_table(spec.log_name))
+        if table is None or table.current_snapshot() is None:
+            return None
+        schema = log_schema(spec)
+        wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+        # A copy may stand in a file of another event time than the first one: then no file can be left out.
+        pruned = EVERYTHING if spec.id is not None else _span_filter(spec.time, span)
+        read = wanted if spec.id is None else _with(wanted, schema, [spec.id, PARTITION, OFFSET, BROKER_TIME])
+        source = self.relation(table, read, pruned, snapshot_id=snapshot_id)
+        if source is None:
+            return None
+        names = ", ".join(quote(field.name) for field in wanted)
+        return source.reader(f"SELECT {names} FROM {_deduplicated(spec, 'files')}")
+
+    def log(
+        self, spec_schema: pa.Schema, table: Table, starts: Mapping[int, int], ends: Mapping[int, int]
+    ) -> pa.RecordBatchReader | None:
+        """The rows start ≤ offset < end of each partition in `ends`, by partition and offset; None for no file."""
+        pieces: list[BooleanExpression] = [
+            And(
+                EqualTo(term=PARTITION, value=partition),
+                And(GreaterThanOrEqual(term=OFFSET, value=starts.get(partition, 0)), LessThan(term=OFFSET, value=end)),
+            )
+            for partition, end in ends.items()
+            if end > starts.get(partition, 0)
+        ]
+        if not pieces:
+            return None
+        source = self.relation(table, spec_schema, pieces[0] if len(pieces) == 1 else Or(*pieces))
+        if source is None:
+            return None
+        conditions = " OR ".join(
+            f"({PARTITION} = {p} AND {OFFSET} >= {starts.get(p, 0)} AND {OFFSET} < {end})" for p, end in ends.items()
+        )
+        return source.reader(f"SELECT * FROM files WHERE {conditions} ORDER BY {PARTITION}, {OFFSET}")
+
+    def relation(
+        self,
+        table: Table,
+        schema: pa.Schema,
+        row_filter: BooleanExpression = EVERYTHING,
+        *,
+        snapshot_id: int | None = None,
+    ) -> Relation | None:
+        """The rows of the files that may hold what the filter wants, as the relation `files`; None for no file."""
+        tasks = list(_plan(table, schema, row_filter, snapshot_id))
+        if not tasks:
+            return None
+        paths = local_paths(tasks)
+        if paths is None:
+            scan = table.scan(row_filter, tuple(schema.names), snapshot_id=snapshot_id)
+            database = self._database([])
+            database.register("remote", scan.to_arrow_batch_reader())
+            return Relation(database, "SELECT * FROM remote")
+        database = self._database([_local_path(table.location()) or "/"])
+        return Relation(database, f"SELECT * FROM {parquet(table.schema(), schema, paths)}")
+
+    def _database(self, directories: Sequence[str]) -> duckdb.DuckDBPyConnection:
+        database = connect(self._settings, directories, threads=self._threads, memory_limit=self._memory_limit)
+        self._databases.append(database)
+        return database
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Rows that a query may read under the name `files`."""
+
+    database: duckdb.DuckDBPyConnection
+    select: str
+
+    def reader(self, text: str) -> pa.RecordBatchReader:
+        """The answer to a query over `files`, in batches."""
+        return self.database.sql(f"WITH files AS ({self.select}) {text}").to_arrow_reader(FILES_MAX_ROWS)
+
+    def table(self, text: str) -> pa.Table:
+        """The answer to a query over `files`."""
+        return self.database.sql(f"WITH files AS ({self.select}) {text}").to_arrow_table()
+
+
+def parquet(table_schema: Schema, wanted: pa.Schema, paths: Sequence[str]) -> str:
+    """DuckDB's read of Parquet files by Iceberg's field ids; a column that a file lacks is null."""
+    columns = ", ".join(
+        f"{table_schema.find_field(field.name).field_id}: {{name: {literal(field.name)}, "
+        f"type: {literal(duckdb_column_type(field.type))}, default_value: NULL}}"
+        for field in wanted
+    )
+    files = ", ".join(literal(path) for path in paths)
+    return f"read_parquet([{files}], schema = MAP {{{columns}}}, hive_partitioning = false)"
+
+
+def duckdb_column_type(type_: pa.DataType) -> str:
+    """DuckDB's word for a column of a table."""
+    return "INTEGER" if pa.types.is_int32(type_) else duckdb_type(from_arrow(type_))
+
+
+def arrow_schema_of(table: Table) -> pa.Schema:
+    """The table's columns in headrace's own Arrow types."""
+    return schema_to_pyarrow(table.schema(), include_field_ids=False)
+
+
+def local_paths(tasks: Sequence[FileScanTask]) -> list[str] | None:
+    """The files on this machine, as DuckDB can read them; None where one is elsewhere or has rows deleted from it."""
+    paths = [_local_path(task.file.file_path) for task in tasks]
+    if any(path is None for path in paths) or any(task.delete_files for task in tasks):
+        return None
+    return [path for path in paths if path is not None]
+
+
+def instant_text(instant_us: int) -> str:
+    """An instant as PyIceberg's filters take it."""
+    return str(np.datetime64(instant_us, "us"))
+
+
+def _plan(
+    table: Table, schema: pa.Schema, row_filter: BooleanExpression, snapshot_id: int | None
+) -> Iterable[FileScanTask]:
+    if snapshot_id is not None and table.snapshot_by_id(snapshot_id) is None:
+        raise DataError(
+            "the table has no such snapshot",
+            where=".".join(table.name()),
+            got=str(snapshot_id),
+            hint="it has expired, or belongs to another table",
+        )
+    unknown = [field.name for field in schema if field.name not in table.schema().column_names]
+    if unknown:
+        raise DataError(
+            "the table lacks columns", where=".".join(table.name()), got=", ".join(unknown), hint="run headrace apply"
+        )
+    return table.scan(row_filter, snapshot_id=snapshot_id).plan_files()
+
+
+def _span_filter(time: str, span: Span) -> BooleanExpression:
+    found: BooleanExpression = EVERYTHING
+    if span.since_us is not None:
+        found = And(found, GreaterThanOrEqual(term=time, value=instant_text(span.since_us)))
+    if span.until_us is not None:
+        found = And(found, LessThan(term=time, value=instant_text(span.until_us)))
+    return found
+
+
+def _deduplicated(spec: EventSpec, relation: str) -> str:
+    if spec.id is None:
+        return relation
+    id_, offset, stamp = quote(spec.id), quote(OFFSET), quote(BROKER_TIME)
+    return (
+        f"(SELECT *, max({stamp}) OVER (PARTITION BY {quote(PARTITION)}, {id_} ORDER BY {offset}"
+        f" ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS earlier_copy FROM {relation}"
+        f" QUALIFY {id_} IS NULL OR earlier_copy IS NULL"
+        f" OR earlier_copy < {stamp} - to_microseconds({spec.dedupe_within_us}))"
+    )
+
+
+def _with(wanted: pa.Schema, schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
+    missing = dict.fromkeys(name for name in names if name not in wanted.names)
+    return pa.schema([*wanted, *(schema.field(name) for name in missing)])
+
+
+def _local_path(location: str) -> str | None:
+    parsed = urlparse(location)
+    return unquote(parsed.path) if parsed.scheme in LOCAL_SCHEMES and not parsed.netloc else None
