@@ -52,7 +52,7 @@ def value(expression: str, type_name: str) -> str:
 
 def shard(key: str, shards: int) -> str:
     """The shard of a key's text, as `schemas.row.shard_of` computes it."""
-    return f"((md5_number_upper({key}) >> 32) % {shards})::INTEGER"
+    return f"((md5_number_upper({key}) & 4294967295) % {shards})::INTEGER"
 
 
 def deltas(plan: ViewPlan, relation: str) -> str:

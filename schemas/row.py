@@ -88,9 +88,9 @@ def entity_key(values: Sequence[str | int | bool]) -> str:
 
 
 def shard_of(key: str, shards: int) -> int:
-    """The shard of an entity: the first four bytes of the md5 of its key's utf-8, big-endian, modulo `shards`."""
+    """The shard of an entity: the first four bytes of the md5 of its key's utf-8, little-endian, modulo `shards`."""
     digest = hashlib.md5(key.encode(), usedforsecurity=False).digest()
-    return int.from_bytes(digest[:4], "big") % shards
+    return int.from_bytes(digest[:4], "little") % shards
 
 
 def checkpoint_redis_key(storage_id: str, shard: int) -> bytes:
