@@ -71,14 +71,14 @@ def normalise(limbs: Ints) -> Ints:
     return normal
 
 
-def doubles_of_limbs(limbs: Ints) -> Doubles:
-    """Limbs (n, 6) in units of 2**-84, rounded once to the nearest double, half to even."""
+def doubles_of_limbs(limbs: Ints, fraction_bits: int = FRACTION_BITS) -> Doubles:
+    """Limbs in units of 2**-fraction_bits, rounded once to the nearest double, half to even."""
     normal = normalise(limbs)
     negative = normal[:, -1] < 0
     normal[negative] = normalise(-normal[negative])
     top, exponent = _top_64_bits(normal)
     # A uint64 converts to double with one rounding, half to even; the sticky bit keeps ties honest.
-    magnitude = np.ldexp(top.astype(np.float64), exponent - FRACTION_BITS)
+    magnitude = np.ldexp(top.astype(np.float64), exponent - fraction_bits)
     return np.where(negative, -magnitude, magnitude)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from features.cells import FIRST_ZERO_TIME, INT64_MAX, INT64_MIN, LAST_ZERO_TIME
+from features.cells import FIRST_ZERO_TIME, FRACTION_BITS, INT64_MAX, INT64_MIN, LAST_ZERO_TIME
 from features.exact import doubles_of_limbs, saturated_ints
 from features.plan import CellKind, Feature, Finish, ViewPlan
 from features.ranges import Ints, State
@@ -62,10 +62,13 @@ def _sum_fixed(states: list[State]) -> Values:
     return Values(doubles_of_limbs(_int(states[0][0])), _int(states[1][0]) > 0)
 
 
-def _mean(total: Callable[[list[State]], Values]) -> Callable[[list[State]], Values]:
+def _mean(fraction_bits: int) -> Callable[[list[State]], Values]:
+    """float64(sum) / float64(n), of the exact sum: where Sum saturates, Mean does not."""
+
     def mean(states: list[State]) -> Values:
         count = _int(states[1][0])
-        return Values(total(states).values.astype(np.float64) / np.maximum(count, 1), count > 0)
+        total = doubles_of_limbs(_int(states[0][0]), fraction_bits)
+        return Values(total / np.maximum(count, 1), count > 0)
 
     return mean
 
@@ -89,8 +92,8 @@ FINISHES: dict[Finish, Callable[[list[State]], Values]] = {
     Finish.COUNT: _count,
     Finish.SUM_INT: _sum_int,
     Finish.SUM_FIXED: _sum_fixed,
-    Finish.MEAN_INT: _mean(_sum_int),
-    Finish.MEAN_FIXED: _mean(_sum_fixed),
+    Finish.MEAN_INT: _mean(0),
+    Finish.MEAN_FIXED: _mean(FRACTION_BITS),
     Finish.VARIANCE: _variance,
     Finish.STDDEV: _stddev,
 }

@@ -117,18 +117,22 @@ def _lower(cell: Cell) -> tuple[str, ...]:
     return SQL[cell.kind]("*" if cell.input < 0 else f"x{cell.input}")
 
 
+def _clamped(x: str, exponent: int) -> str:
+    # least() and greatest() leave nulls out: a null would become the limit.
+    limit = f"{2.0**exponent!r}::DOUBLE"
+    return f"CASE WHEN {x} IS NOT NULL THEN greatest(least({x}, {limit}), -{limit}) END"
+
+
 def _sum_fixed(x: str) -> tuple[str, ...]:
     # Two exact halves: whole multiples of 2**-22, and the rest in units of 2**-84 (below 2**62, rounded half to even).
-    limit = f"{2.0**CLAMP_EXPONENT!r}::DOUBLE"
-    clamped = f"greatest(least({x}, {limit}), -{limit})"
-    high = f"trunc({clamped} * {2.0**22!r}::DOUBLE)"
-    low = f"(({clamped} - {high} / {2.0**22!r}::DOUBLE) * {2.0**84!r}::DOUBLE)"
+    clamped = _clamped(x, CLAMP_EXPONENT)
+    high = f"trunc(({clamped}) * {2.0**22!r}::DOUBLE)"
+    low = f"((({clamped}) - {high} / {2.0**22!r}::DOUBLE) * {2.0**84!r}::DOUBLE)"
     return (f"coalesce(sum({high}::HUGEINT), 0)", f"coalesce(sum({low}::BIGINT), 0)::HUGEINT")
 
 
 def _moments(x: str) -> tuple[str, ...]:
-    limit = f"{2.0**MOMENTS_CLAMP_EXPONENT!r}::DOUBLE"
-    v = f"greatest(least({x}::DOUBLE, {limit}), -{limit})"
+    v = _clamped(f"{x}::DOUBLE", MOMENTS_CLAMP_EXPONENT)
     return (
         f"count({x})",
         f"coalesce(avg({v}), 0)",

@@ -8,8 +8,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from headrace.local.services import down, up
+
+# Budgets of the property tests, by HEADRACE_TEST_PROFILE: while writing code, in `make test`, and over night.
+for _name, _examples in {"fast": 8, "ci": 20, "nightly": 5_000}.items():
+    settings.register_profile(
+        _name,
+        max_examples=_examples,
+        deadline=None,
+        derandomize=_name == "ci",
+        print_blob=True,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+    )
+settings.load_profile(os.environ.get("HEADRACE_TEST_PROFILE", "ci"))
 
 
 @pytest.fixture(scope="session")
