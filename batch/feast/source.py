@@ -28,7 +28,7 @@ FEAST = "feast"
 
 
 class HeadraceSource(DataSource):
-    """An Iceberg table of the project's catalog: by default the events of a topic, `namespace="feast"` for plain data."""
+    """An Iceberg table of the project's catalog: the events of a topic, or with `namespace="feast"` plain data."""
 
     def __init__(
         self,
@@ -65,7 +65,8 @@ class HeadraceSource(DataSource):
         return DataSourceProto.CUSTOM_SOURCE
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, HeadraceSource) and super().__eq__(other) and self.identifier == other.identifier
+        same = isinstance(other, HeadraceSource) and self.identifier == other.identifier
+        return same and bool(super().__eq__(other))  # type: ignore[no-untyped-call]
 
     def __hash__(self) -> int:
         return hash((self.name, self.identifier))
@@ -103,7 +104,7 @@ class HeadraceSource(DataSource):
     def validate(self, config: RepoConfig) -> None:
         """Raises Feast's DataSourceNotFoundException where there is no such table."""
         if find(open_catalog(settings_of(config)), self.identifier) is None:
-            raise DataSourceNotFoundException(self.get_table_query_string())
+            raise DataSourceNotFoundException(self.get_table_query_string())  # type: ignore[no-untyped-call]
 
     @staticmethod
     def source_datatype_to_feast_value_type() -> Callable[[str], ValueType]:
