@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import NoSuchTableError
@@ -22,12 +26,22 @@ def open_catalog(settings: BatchSettings) -> Catalog:
     if Config().get_catalog_config(settings.catalog) is not None:
         return load_catalog(settings.catalog)
     home = settings.home.resolve()
-    home.mkdir(parents=True, exist_ok=True)
-    return SqlCatalog(
-        settings.catalog,
-        uri=f"sqlite:///{home / 'catalog.db'}?timeout={SQLITE_WAIT_S}",
-        warehouse=f"file://{home / 'warehouse'}",
-    )
+    # SqlCatalog looks for its tables and then creates them: two processes that start at once would both try.
+    with one_at_a_time(settings):
+        return SqlCatalog(
+            settings.catalog,
+            uri=f"sqlite:///{home / 'catalog.db'}?timeout={SQLITE_WAIT_S}",
+            warehouse=f"file://{home / 'warehouse'}",
+        )
+
+
+@contextmanager
+def one_at_a_time(settings: BatchSettings) -> Iterator[None]:
+    """Lets one process (and thread) of this home through; the lock dies with its holder."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with (settings.home / "catalog.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def load(catalog: Catalog, identifier: Identifier) -> Table:

@@ -110,7 +110,7 @@ class _Lander:
         self._assign()
         look_again = time.monotonic() + LOOK_FOR_PARTITIONS_S
         while not stop.is_set():
-            for message in self._log.poll(POLL_S):
+            for message in self._log.poll(POLL_S, self._settings.land_rows_max):
                 self._topics[str(message.topic())].take(message)
             caught_up = until_caught_up and all(landing.caught_up for landing in self._topics.values())
             for landing in self._topics.values():

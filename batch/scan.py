@@ -131,7 +131,7 @@ class Scanner:
             database = self._database([])
             database.register("remote", scan.to_arrow_batch_reader())
             return Relation(database, "SELECT * FROM remote")
-        database = self._database([_local_path(table.location()) or "/"])
+        database = self._database([local_path(table.location()) or "/"])
         return Relation(database, f"SELECT * FROM {parquet(table.schema(), schema, paths)}")
 
     def _database(self, directories: Sequence[str]) -> duckdb.DuckDBPyConnection:
@@ -168,8 +168,15 @@ def parquet(table_schema: Schema, wanted: pa.Schema, paths: Sequence[str]) -> st
 
 
 def duckdb_column_type(type_: pa.DataType) -> str:
-    """DuckDB's word for a column of a table."""
-    return "INTEGER" if pa.types.is_int32(type_) else duckdb_type(from_arrow(type_))
+    """DuckDB's word for a column of a table; tables of others may be narrower than headrace's own types."""
+    if type_ in _NARROW:
+        return _NARROW[type_]
+    if pa.types.is_timestamp(type_) and type_.tz is not None:
+        return "TIMESTAMP WITH TIME ZONE"
+    return duckdb_type(from_arrow(type_))
+
+
+_NARROW = {pa.int32(): "INTEGER", pa.float32(): "FLOAT"}
 
 
 def arrow_schema_of(table: Table) -> pa.Schema:
@@ -177,9 +184,15 @@ def arrow_schema_of(table: Table) -> pa.Schema:
     return schema_to_pyarrow(table.schema(), include_field_ids=False)
 
 
+def local_path(location: str) -> str | None:
+    """The path of a file URL; None for a place that DuckDB can't read without an extension."""
+    parsed = urlparse(location)
+    return unquote(parsed.path) if parsed.scheme in LOCAL_SCHEMES and not parsed.netloc else None
+
+
 def local_paths(tasks: Sequence[FileScanTask]) -> list[str] | None:
     """The files on this machine, as DuckDB can read them; None where one is elsewhere or has rows deleted from it."""
-    paths = [_local_path(task.file.file_path) for task in tasks]
+    paths = [local_path(task.file.file_path) for task in tasks]
     if any(path is None for path in paths) or any(task.delete_files for task in tasks):
         return None
     return [path for path in paths if path is not None]
@@ -232,8 +245,3 @@ def _deduplicated(spec: EventSpec, relation: str) -> str:
 def _with(wanted: pa.Schema, schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
     missing = dict.fromkeys(name for name in names if name not in wanted.names)
     return pa.schema([*wanted, *(schema.field(name) for name in missing)])
-
-
-def _local_path(location: str) -> str | None:
-    parsed = urlparse(location)
-    return unquote(parsed.path) if parsed.scheme in LOCAL_SCHEMES and not parsed.netloc else None

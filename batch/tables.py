@@ -20,7 +20,7 @@ from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.table import Table
 from pyiceberg.transforms import DayTransform
 
-from batch.catalog import Identifier, find, open_catalog
+from batch.catalog import Identifier, find, one_at_a_time, open_catalog
 from batch.settings import BatchSettings
 from features.plan import Definitions
 from features.served import served_schema
@@ -64,12 +64,13 @@ def ensure_tables(settings: BatchSettings, definitions: Definitions, report: Rep
     Raises ChangedMeaning where a column would change its type.
     """
     catalog = open_catalog(settings)
-    for spec in definitions.events.values():
-        if spec.topic is not None:
-            ensure_table(catalog, events_table(spec.topic), log_schema(spec), BROKER_TIME, report)
-    for service in definitions.services.values():
-        ensure_table(catalog, served_table(service.name), served_schema(definitions, service), BROKER_TIME, report)
-    ensure_table(catalog, REJECTS, REJECTS_SCHEMA, BROKER_TIME, report)
+    with one_at_a_time(settings):
+        for spec in definitions.events.values():
+            if spec.topic is not None:
+                ensure_table(catalog, events_table(spec.topic), log_schema(spec), BROKER_TIME, report)
+        for service in definitions.services.values():
+            ensure_table(catalog, served_table(service.name), served_schema(definitions, service), BROKER_TIME, report)
+        ensure_table(catalog, REJECTS, REJECTS_SCHEMA, BROKER_TIME, report)
 
 
 def ensure_table(

@@ -83,12 +83,12 @@ class TopicLog:
         """Begins to read these partitions, beside those that are read already."""
         self._consumer.incremental_assign([TopicPartition(t, p, offset) for (t, p), offset in positions.items()])
 
-    def poll(self, timeout_s: float) -> Iterator[Message]:
+    def poll(self, timeout_s: float, messages_max: int) -> Iterator[Message]:
         """What has come: messages, and for a partition at its end one whose `error()` is _PARTITION_EOF.
 
         Raises DeliveryError where the broker has deleted what was to be read next.
         """
-        for message in self._consumer.consume(CONSUME_MAX, timeout_s):
+        for message in self._consumer.consume(min(CONSUME_MAX, messages_max), timeout_s):
             error = message.error()
             if error is None or error.code() == KafkaError._PARTITION_EOF:
                 yield message

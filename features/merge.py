@@ -27,11 +27,11 @@ def read_rows(
     plan: ViewPlan,
     rows: Sequence[bytes | None],
     generations: Sequence[bytes | None],
-    instant_us: int,
+    instant_us: int | Ints,
     features: Sequence[str],
     hashes: Sequence[Hash | None] | None = None,
 ) -> list[Values]:
-    """Features of entities, from their online rows, at one instant later than every event folded.
+    """Features of entities, from their online rows, at an instant later than every event folded: one, or each its own.
 
     `rows[i]` is an entity's row in Redis (None: there is none), `generations[i]` its shard's; a row of another
     generation is absent. `hashes[i]`: its HASH, where the plan has cells of variable size.
@@ -39,11 +39,16 @@ def read_rows(
     tiles = parse_rows(plan, rows, generations)
     texts = parse_hashes(plan, rows, generations, hashes)
     entities = np.arange(len(rows) + 1)
+    instants = np.atleast_1d(np.asarray(instant_us, np.int64))
+    if len(instants) and (instants == instants[0]).all():
+        instants = instants[:1]
 
     def select(window: WindowPlan, cell: int) -> Selected:
         records = texts.get(cell, tiles)
-        first, last = tile_key_range(window, plan.resolutions, np.array([instant_us], np.int64))
-        inside = np.flatnonzero((records.tile_keys >= first[0]) & (records.tile_keys < last[0]))
+        first, last = tile_key_range(window, plan.resolutions, instants)
+        if len(instants) > 1:
+            first, last = first.take(records.rows), last.take(records.rows)
+        inside = np.flatnonzero((records.tile_keys >= first) & (records.tile_keys < last))
         bounds = np.searchsorted(records.rows.take(inside), entities)
         return Selected(records.state(cell, inside), records.pool, bounds[:-1], bounds[1:])
 

@@ -93,7 +93,8 @@ def _first_shown(clock: pd.Series, earliest: pd.Series, zone: str) -> pd.Series:
 
 def _to_utc(local: pd.Series, zone: str, *, second: bool = False) -> pd.Series:
     in_summer_time = np.full(len(local), not second)
-    aware = local.dt.tz_localize(zone, ambiguous=in_summer_time, nonexistent="shift_forward")
+    # A time within spring's missing hour was written down by a clock that had not been put forward yet.
+    aware = local.dt.tz_localize(zone, ambiguous=in_summer_time, nonexistent=pd.Timedelta(hours=1))
     return aware.dt.tz_convert("UTC").dt.tz_localize(None).astype("datetime64[us]")
 
 

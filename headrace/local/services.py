@@ -28,7 +28,7 @@ Report = Callable[[str], None]
 
 ADDRESSES_FILE = "local.json"
 LOCK_TIMEOUT_S = 180
-START_ATTEMPTS = 3
+STARTS_MAX = 3
 """A port found free can be taken before the service has it."""
 
 
@@ -45,7 +45,7 @@ def up(home: Path, names: Sequence[Name] = NAMES, report: Report = lambda line: 
         for name in started:
             _start(home, name, report)
         for name in names:
-            _wait(home, name, report)
+            _wait(home, name, 1 if name in started else 0, report)
         addresses: dict[Name, str] = {**_addresses(home), **{name: _address(home, name) for name in names}}
         _write(home / ADDRESSES_FILE, addresses)
     return addresses
@@ -89,20 +89,19 @@ def _start(home: Path, name: Name, report: Report) -> None:
     local.start(ports)
 
 
-def _wait(home: Path, name: Name, report: Report) -> None:
-    """Until it answers. One that ended because somebody took its port is started again on another."""
+def _wait(home: Path, name: Name, starts: int, report: Report) -> None:
+    """Until it answers. One that was found dying is started anew, one whose port was taken on another port."""
     local = _service(home, name)
     deadline = time.monotonic() + local.start_timeout_s
-    attempts = 1
     while not local.is_healthy(_ports(local.folder)):
         if local.service.pid() is None:
-            if attempts == START_ATTEMPTS or all(map(is_free, _ports(local.folder))):
+            if starts == STARTS_MAX or (starts > 0 and all(map(is_free, _ports(local.folder)))):
                 raise ConfigError(
                     f"{local.service.name} ended while it started",
                     got=f"in its log:\n{local.log_tail()}\n",
                     hint=f"its logs and data are in {local.folder}",
                 )
-            attempts += 1
+            starts += 1
             _start(home, name, report)
         if time.monotonic() > deadline:
             raise NotReady(

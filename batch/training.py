@@ -1,0 +1,172 @@
+"""Training sets: the features of a service for past instants, computed from the event log by the one read.
+
+For each view: the instants' entities, their events (planned by Iceberg, prepared and sorted by the kernel), and
+`features.merge.read_records` over them: what serving would have answered, had it folded every event by then.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from batch.rows import check_rows, instants_us, read_rows
+from batch.scan import Scanner, Span
+from batch.settings import BatchSettings
+from features.finish import Values
+from features.kernel import Kernel
+from features.merge import read_records
+from features.plan import Definitions, ServicePlan, Source, ViewPlan
+from features.ranges import Ints
+from features.service import feature_columns, request_columns
+from features.window import bounds_us
+from schemas.errors import RequestError
+from schemas.event import LOG_COLUMNS
+from schemas.row import TIME_MIN_US
+
+
+def training_set(
+    definitions: Definitions,
+    service: str,
+    rows: pa.Table | str | Path | Any,
+    settings: BatchSettings,
+    *,
+    snapshots: Mapping[str, int] | None = None,
+) -> pa.Table:
+    """The rows, in their order and with all their columns, and the service's features behind them.
+
+    `rows` bring the join keys, the request columns and `event_timestamp`. A null key gives nulls. `snapshots` pins
+    tables (`events.<topic>`) to Iceberg snapshots. Raises DataError for rows that aren't what they must be.
+    """
+    plan = service_plan(definitions, service)
+    given = check_rows(definitions, plan, read_rows(rows))
+    instants = instants_us(given)
+    scanner = Scanner(settings)
+    kernel = Kernel(threads=settings.threads, memory_limit=settings.memory_limit, spill=settings.spill)
+    try:
+        source = EventSource(scanner, snapshots or {})
+        values = {
+            view: view_values(definitions.views[view], features, given, instants, kernel, source)
+            for view, features in definitions.needed(plan).items()
+        }
+        return with_features(definitions, plan, given, values, kernel)
+    finally:
+        kernel.close()
+        scanner.close()
+
+
+def service_plan(definitions: Definitions, service: str) -> ServicePlan:
+    """The service of that name. Raises RequestError where there is none."""
+    if service not in definitions.services:
+        known = ", ".join(definitions.services) or "none; run headrace apply"
+        raise RequestError("no such service", got=repr(service), hint=f"there are: {known}")
+    return definitions.services[service]
+
+
+class EventSource:
+    """The events of a view's sources, as the kernel reads them."""
+
+    def __init__(self, scanner: Scanner, snapshots: Mapping[str, int]) -> None:
+        self._scanner = scanner
+        self._snapshots = snapshots
+
+    def relations(self, plan: ViewPlan, span: Span) -> list[pa.RecordBatchReader | None]:
+        """One relation a source, with the columns that the plan reads; None where nothing is landed."""
+        return [self._relation(plan, source, span) for source in plan.sources]
+
+    def _relation(self, plan: ViewPlan, source: Source, span: Span) -> pa.RecordBatchReader | None:
+        spec = source.event
+        snapshot_id = self._snapshots.get(f"events.{spec.log_name}")
+        return self._scanner.events(spec, columns_read(plan, source), span, snapshot_id=snapshot_id)
+
+
+def view_values(
+    plan: ViewPlan,
+    features: Sequence[str],
+    rows: pa.Table,
+    instants: Ints,
+    kernel: Kernel,
+    source: EventSource,
+) -> list[Values]:
+    """Features of one view for rows with its join keys, at one instant each."""
+    keys = kernel.entity_keys(plan, rows)
+    relations = source.relations(plan, span_of(plan, features, instants))
+    records = kernel.records(plan, relations, keys=keys.unique())
+    return read_records(plan, records, keys, instants, features)
+
+
+def with_features(
+    definitions: Definitions,
+    service: ServicePlan,
+    rows: pa.Table,
+    values: Mapping[str, Sequence[Values]],
+    kernel: Kernel,
+) -> pa.Table:
+    """The rows and the service's features, from the values of the views that it needs; derived views are computed."""
+    types = {(plan.name, f.name): f.type for plan in definitions.views.values() for f in plan.features}
+    needed = definitions.needed(service)
+    arrays = {
+        view: {name: each.to_arrow(types[view, name]) for name, each in zip(features, values[view], strict=True)}
+        for view, features in needed.items()
+    }
+    for name in (s.view for s in service.selections if s.view in definitions.derived):
+        arrays[name] = _derived(definitions, service, name, rows, arrays, kernel)
+    columns = feature_columns(definitions, service)
+    pairs = [(s.view, feature) for s in service.selections for feature in s.features]
+    result = rows
+    for column, (view, feature) in zip(columns, pairs, strict=True):
+        result = result.append_column(column.name, arrays[view][feature])
+    return result
+
+
+def columns_read(plan: ViewPlan, source: Source) -> list[str]:
+    """The columns of an event that the view's computation may read: every one whose name stands in the plan's SQL.
+
+    More than are needed at worst, never less.
+    """
+    own = msgspec.structs.asdict(plan) | {"sources": [source.mapping], "features": [], "name": "", "tags": {}}
+    text = msgspec.json.encode(own | {"owner": "", "description": ""}).decode()
+    words = {word.lower() for word in re.findall(r"\w+", text)}
+    columns = [column.name for column in source.event.columns if column.name.lower() in words]
+    return list(dict.fromkeys([*columns, source.event.time, *(field.name for field in LOG_COLUMNS[:3])]))
+
+
+def span_of(plan: ViewPlan, features: Sequence[str], instants: Ints) -> Span:
+    """The events that the features can depend on at these instants."""
+    if not len(instants):
+        return Span(since_us=0, until_us=0)
+    least = np.array([instants.min()], np.int64)
+    starts = []
+    for name in features:
+        window = plan.feature(name).window
+        start, _ = bounds_us(window, plan.resolutions[window.resolution].hop_us, least)
+        starts.append(int(start[0]))
+    since = min(starts)
+    return Span(since if since > TIME_MIN_US else None, int(instants.max()))
+
+
+def _derived(
+    definitions: Definitions,
+    service: ServicePlan,
+    name: str,
+    rows: pa.Table,
+    arrays: Mapping[str, Mapping[str, pa.Array]],
+    kernel: Kernel,
+) -> dict[str, pa.Array]:
+    plan = definitions.derived[name]
+    inputs: dict[str, pa.Array] = {}
+    for view in plan.inputs:
+        used = [feature for each, feature in plan.uses if each == view]
+        if used:
+            columns = [arrays[view][feature] for feature in used]
+            inputs[view] = pa.StructArray.from_arrays(columns, names=used)
+    inputs |= {column.name: rows[column.name] for column in request_columns(definitions, service)}
+    if not inputs:
+        inputs["row"] = pa.nulls(len(rows))
+    derived = kernel.derive(plan, pa.table(inputs))
+    return {feature.name: derived[feature.name].combine_chunks() for feature in plan.features}

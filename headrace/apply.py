@@ -1,0 +1,88 @@
+"""`plan` and `apply`: the declared definitions beside the applied ones, and made so.
+
+The applied document is written last: a crash in between leaves the old one, and the next `apply` repeats every step.
+Each step is idempotent and makes only what is missing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from features.applied import load_applied, save_applied
+from features.plan import Definitions
+from headrace.diff import Diff, compare, refuse_new_meanings
+from headrace.load import Loaded, load_definitions
+from schemas.errors import NotReady
+from schemas.settings import ConnectionSettings
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is declared, what is applied, and how they differ."""
+
+    loaded: Loaded
+    declared: Definitions
+    applied: Definitions | None
+    diff: Diff
+
+
+def plan(settings: ConnectionSettings, replace: Collection[str] = ()) -> Planned:
+    """Load the definitions and compare. Raises DefinitionError for every mistake in them."""
+    loaded, declared = load_definitions(settings.definitions, settings.project)
+    applied = load_applied(settings.registry_address(), settings.project)
+    return Planned(loaded, declared, applied, compare(applied, declared, replace))
+
+
+def apply(settings: ConnectionSettings, planned: Planned, report: Report) -> None:
+    """Make the declared definitions the applied ones: topics, tables, Feast's registry, and last the document.
+
+    Raises ChangedMeaning where a registered name would change its meaning and --replace did not name it.
+    """
+    refuse_new_meanings(planned.diff)
+    from batch.settings import BatchSettings
+    from batch.tables import ensure_tables
+    from headrace.settings import read_settings
+    from stream.topics import ensure_topics
+
+    with _alone(settings):
+        report("Kafka's topics")
+        ensure_topics(settings, planned.declared, report)
+        report("Iceberg's tables")
+        ensure_tables(read_settings(BatchSettings, **_same(settings)), planned.declared, report)
+        report("Feast's registry (importing Feast takes a few seconds)")
+        from headrace.registry import write_registry
+
+        write_registry(settings, planned.declared)
+        save_applied(settings.registry_address(), planned.declared)
+
+
+def _same(settings: ConnectionSettings) -> dict[str, object]:
+    """What a command was told, for another package's settings."""
+    return {name: getattr(settings, name) for name in settings.model_fields_set}
+
+
+@contextmanager
+def _alone(settings: ConnectionSettings) -> Iterator[None]:
+    """One `apply` of a home at a time. The kernel lets go of the lock when its holder ends."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    lock = os.open(settings.home / "apply.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _lock(lock, settings)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _lock(lock: int, settings: ConnectionSettings) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise NotReady(
+            "another `headrace apply` is at work", got=str(settings.home), hint="run it again when that one is done"
+        ) from None

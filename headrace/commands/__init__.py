@@ -1,0 +1,1 @@
+"""The commands, one a module. At the top a module imports Typer alone: `--help` reads all of them."""

@@ -1,0 +1,17 @@
+"""`headrace status`."""
+
+from headrace.options import Json
+
+
+def status(json: Json = False) -> None:
+    """Show whether Kafka and Redis answer, where they are, and how far the workers have come."""
+    from headrace.settings import read_settings
+    from headrace.status import look
+    from headrace.terminal import print_json
+    from schemas.settings import ConnectionSettings
+
+    state = look(read_settings(ConnectionSettings))
+    if json:
+        print_json(state.as_json())
+    else:
+        state.print()

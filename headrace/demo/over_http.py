@@ -1,0 +1,44 @@
+"""Vectors over HTTP, in the protocol of Feast's feature server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pandas as pd
+
+from schemas.errors import NotReady, RequestError
+
+SERVICE = "late_arrival"
+TIMEOUT_S = 10.0
+JOIN_KEYS = ("origin", "dest", "carrier", "tailnum")
+REQUEST_COLUMNS = ("distance_miles",)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Features by name (`view__feature`), a value for each entity, and each vector's instant (ISO 8601, UTC)."""
+
+    features: dict[str, list[Any]]
+    instants: list[str]
+
+
+def entities_of(flights: pd.DataFrame) -> dict[str, list[Any]]:
+    """The flights as a request asks for them: join keys and what it brings along."""
+    return {name: flights[name].tolist() for name in (*JOIN_KEYS, *REQUEST_COLUMNS)}
+
+
+def ask(client: httpx.Client, entities: Mapping[str, Sequence[Any]]) -> Answer:
+    """The service's vectors. Raises NotReady where the server says to come back, RequestError where it refuses."""
+    body = {"feature_service": SERVICE, "entities": entities, "full_feature_names": True}
+    response = client.post("/get-online-features", json=body)
+    if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        raise NotReady("the server has no true answer yet", got=response.text)
+    if response.status_code != httpx.codes.OK:
+        raise RequestError("the server refused a request", got=f"{response.status_code} {response.text}")
+    answer = response.json()
+    columns = zip(answer["metadata"]["feature_names"], answer["results"], strict=True)
+    features = {name: column["values"] for name, column in columns if name not in entities}
+    return Answer(features, answer["headrace"]["instants"])

@@ -1,0 +1,106 @@
+"""Flights scored by the model, the vectors fetched in every way that a team would, and in the one way that trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from batch.settings import BatchSettings
+from batch.training import training_set
+from features.plan import Definitions
+from headrace.demo.model import Model
+from headrace.demo.over_http import SERVICE, TIMEOUT_S, Answer, ask, entities_of
+from headrace.demo.rows import training_rows
+from schemas.settings import ConnectionSettings
+
+WAYS = ("HTTP", "feast SDK", "Feast's remote client", "training set")
+REMOTE_STORE = """\
+# Written by `headrace demo`: Feast's own client of a feature server.
+project: {project}
+provider: local
+registry:
+  registry_type: sql
+  path: {registry}
+online_store:
+  type: remote
+  path: {url}
+entity_key_serialization_version: 3
+"""
+Features = Mapping[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Flights with P(late), and by way how many vectors equal those over HTTP, bit for bit."""
+
+    flights: pd.DataFrame
+    scores: npt.NDArray[np.float64]
+    instants: list[str]
+    equal: dict[str, int]
+
+
+def score(
+    flights: pd.DataFrame,
+    model: Model,
+    url: str,
+    settings: ConnectionSettings,
+    batch: BatchSettings,
+    applied: Definitions,
+) -> Scored:
+    """The flights' vectors as of now: over HTTP, by the SDK, by Feast's remote client, and from the event log."""
+    entities = entities_of(flights)
+    with httpx.Client(base_url=url, timeout=TIMEOUT_S) as client:
+        answer = ask(client, entities)
+    others = {
+        WAYS[1]: _by_sdk(str(settings.home), entities),
+        WAYS[2]: _by_sdk(_remote_repository(settings, url), entities),
+        WAYS[3]: _by_training(flights, answer, batch, applied),
+    }
+    equal = {way: _equal_rows(answer.features, features) for way, features in others.items()}
+    rows = training_rows(flights)
+    for name, values in answer.features.items():
+        rows = rows.append_column(name, pa.array(values))
+    return Scored(flights, model.predict(rows), answer.instants, equal)
+
+
+def _by_sdk(repository: str, entities: Mapping[str, list[Any]]) -> Features:
+    """`feast.FeatureStore` as anyone uses it; which store answers is in the repository's feature_store.yaml."""
+    from feast import FeatureStore
+
+    store = FeatureStore(repo_path=repository)
+    rows = [dict(zip(entities, values, strict=True)) for values in zip(*entities.values(), strict=True)]
+    service = store.get_feature_service(SERVICE)
+    features: dict[str, list[Any]] = store.get_online_features(service, rows, full_feature_names=True).to_dict()
+    return {name: values for name, values in features.items() if name not in entities}
+
+
+def _remote_repository(settings: ConnectionSettings, url: str) -> str:
+    folder = settings.home / "demo" / "remote"
+    folder.mkdir(parents=True, exist_ok=True)
+    text = REMOTE_STORE.format(project=settings.project, registry=settings.registry_address(), url=url)
+    (folder / "feature_store.yaml").write_text(text)
+    return str(folder)
+
+
+def _by_training(flights: pd.DataFrame, answer: Answer, batch: BatchSettings, applied: Definitions) -> Features:
+    """What a training set computes for the instants that the answers name."""
+    instants = [datetime.fromisoformat(instant).replace(tzinfo=None) for instant in answer.instants]
+    rows = training_rows(flights).set_column(0, "event_timestamp", pa.array(instants, pa.timestamp("us")))
+    computed = training_set(applied, SERVICE, rows, batch)
+    return {name: computed[name].to_pylist() for name in answer.features}
+
+
+def _equal_rows(these: Features, those: Features) -> int:
+    """How many vectors are equal in every value; none where the features differ in name."""
+    if these.keys() != those.keys():
+        return 0
+    pairs: Iterator[Any] = zip(*(zip(these[name], those[name], strict=True) for name in these), strict=True)
+    return sum(all(one == other for one, other in vector) for vector in pairs)

@@ -1,0 +1,338 @@
+"""The worker on confluent-kafka: one consumer reads every topic once, for all views."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from features.kernel import Kernel
+from features.plan import Definitions, ViewPlan
+from schemas.errors import ConfigError, DeliveryError, NotReady
+from schemas.event import Event
+from schemas.row import NO_EVENT
+from stream.apply import Applier
+from stream.batch import Place
+from stream.bringup import BringUp
+from stream.checkpoint import Positions
+from stream.fold import ViewFold
+from stream.history import IMPORTED, History
+from stream.intake import Intake
+from stream.patience import Patience, Stopped
+from stream.placement import place_partition
+from stream.rejects import Rejects
+from stream.report import BringUpProgress, Progress, WorkerReport
+from stream.settings import StreamSettings
+from stream.source import Source
+from stream.store import Store
+from stream.topics import Topic, admin_client, describe_topics, ranges
+from stream.warmup import read_from
+
+POLL_S = 0.1
+LOOK_AT_OTHERS_EVERY_S = 0.5
+
+log = logging.getLogger(__name__)
+
+
+class ConfluentRunner:
+    """One worker of the group `{project}.stream`.
+
+    `run` returns when `stop` is set, or with `until_caught_up` once every partition of every topic, this worker's or
+    another's, is folded to the end it had. Raises DeliveryError rather than skip or double an event.
+    """
+
+    def __init__(
+        self,
+        definitions: Definitions,
+        events: Mapping[str, type[Event]],
+        settings: StreamSettings,
+        *,
+        history: History | None,
+        until_caught_up: bool,
+        stop: threading.Event,
+        progress: Progress,
+    ) -> None:
+        self._settings = settings
+        self._history = history
+        self._until_caught_up = until_caught_up
+        self._stop = stop
+        self._progress = progress
+        self._plans = _streamed(definitions)
+        self._never_expire = {name for name in self._plans if definitions.read_by_event_clock(name)}
+        read = {source.event.topic for plan in self._plans.values() for source in plan.sources}
+        self._events = {str(s.topic): events[name] for name, s in definitions.events.items() if s.topic in read}
+        self._admin = admin_client(settings)
+        self._topics = self._known_topics()
+        self._rejects = Rejects(settings)
+        self._intake = Intake(self._events, self._rejects)
+        self._source = Source(settings, group=f"{settings.project}.stream")
+        self._patience = Patience(stop, settings.retry_max_s, self._source.wait)
+        self._kernel = Kernel()
+        self._store = Store.open(settings)
+        self._applier = Applier(
+            self._folds(self._plans), self._store, self._kernel, self._patience, lambda p: p in self._source.given
+        )
+        self._placed: set[Place] = set()
+        self._held: set[Place] = set()
+        self._ended: set[Place] = set()
+        self._bring_ups: list[BringUp] = []
+        self._chores = ThreadPoolExecutor(1, "chores")
+        self._topic_check: Future[None] | None = None
+        self._ends: dict[Place, int] = {}
+        self._next_advance = self._next_check = self._next_look = 0.0
+
+    def run(self) -> WorkerReport:
+        """Works; see the class."""
+        try:
+            self._patience.until_done(self._store.check_policy)
+            self._ends = {place: held.end for place, held in ranges(self._admin, self._all_places()).items()}
+            self._source.subscribe(list(self._topics))
+            while not self._stop.is_set() and not self._is_done():
+                self._step()
+            self._advance()
+            self._applier.settle()
+        except Stopped:
+            log.warning("stopped while waiting: %s", self._patience.waiting_for)
+        finally:
+            self._close()
+        return self.report()
+
+    def report(self) -> WorkerReport:
+        """Where the worker stands."""
+        counts = self._applier.folds
+        return WorkerReport(
+            events=self._intake.counts["events"],
+            copies=self._intake.counts["copies"],
+            rejected=dict(self._rejects.counts),
+            counted={name: fold.counts["counted"] for name, fold in counts.items()},
+            nulls={
+                name: sum(n for what, n in f.counts.items() if what.startswith("nulls_")) for name, f in counts.items()
+            },
+            too_late=self._applier.counts["too_late"],
+            calls=self._applier.counts["calls"],
+            refused=self._applier.counts["refused"],
+            partitions=len(self._source.given),
+            bringing_up=tuple(self._bringing_up()),
+            caught_up=bool(self._source.given) and self._ended >= self._source.given and not self._bring_ups,
+            waiting_for=self._patience.waiting_for or self._source.waiting_for,
+        )
+
+    def _step(self) -> None:
+        self._take_away()
+        self._place((self._source.given - self._placed) | (self._applier.lost & self._source.given))
+        self._watch_bring_ups()
+        fetched = self._source.fetch(POLL_S)
+        batch = self._intake.take(fetched)
+        self._ended |= fetched.ends.keys() & self._source.given
+        self._patience.until_done(self._rejects.flush)
+        if batch.moves:
+            self._applier.apply(batch)
+        else:
+            self._applier.settle()
+        now = time.monotonic()
+        if now >= self._next_advance:
+            self._next_advance = now + self._settings.advance_every_s
+            self._advance()
+            self._progress(self.report())
+        if now >= self._next_check:
+            self._next_check = now + self._settings.topic_check_every_s
+            self._check_topics()
+
+    def _take_away(self) -> None:
+        """What the group has taken is no more ours to read or fold."""
+        taken, self._source.taken = self._source.taken, set()
+        for place in taken & self._placed:
+            self._applier.leave(place)
+            self._intake.end(place)
+        self._placed -= taken
+        self._held -= taken
+        self._ended -= taken
+        for each in self._bring_ups:
+            if taken & each.places.keys():
+                each.stop()
+
+    def _place(self, places: set[Place]) -> None:
+        """Decides from the checkpoints where these partitions are read from, and for whom."""
+        if not places:
+            return
+        self._source.rest(places)
+        for place in places:
+            self._applier.leave(place)
+        landed = self._patience.until_done(lambda: self._landed(places))
+        held = self._patience.until_done(lambda: ranges(self._admin, places))
+        views = self._applier.refresh()
+        starts: dict[Place, int] = {}
+        behind: dict[Place, frozenset[str]] = {}
+        for place in sorted(places & self._source.given):
+            readers = {name: view for name, view in views.items() if view.entries(place)}
+            placement = place_partition(
+                place,
+                readers,
+                held[place],
+                landed.get(place, 0),
+                batch_events_max=self._settings.batch_events_max,
+                from_earliest=self._settings.from_earliest,
+            )
+            for name in placement.live:
+                self._applier.join(name, place)
+            newest = [
+                readers[name].newest_at_start(place)
+                for name in placement.live
+                if readers[name].start(place) == placement.start
+            ]
+            self._intake.begin(place, placement.start, max(newest, default=NO_EVENT))
+            if placement.live:
+                starts[place] = placement.start
+            rising = {n for each in self._bring_ups if place not in each.finished for n in each.places.get(place, ())}
+            if placement.behind.keys() - rising:
+                behind[place] = frozenset(placement.behind.keys() - rising)
+            self._placed.add(place)
+            self._ended.discard(place)
+            behind |= self._imported(place, views, landed)
+        self._held -= places
+        back = self._patience.until_done(lambda: read_from(self._source, self._intake, self._settings, starts))
+        self._source.read({place: start for place, start in back.items() if place in self._source.given})
+        if behind:
+            self._bring_up(behind, landed)
+
+    def _imported(
+        self, place: Place, views: Mapping[str, Positions], landed: Mapping[Place, int]
+    ) -> dict[Place, frozenset[str]]:
+        """Events from before Kafka, where some are not folded yet: whoever has partition 0 folds them."""
+        imported = (place[0], IMPORTED)
+        if place[1] != 0 or imported not in landed:
+            return {}
+        if any(imported in each.places and imported not in each.finished for each in self._bring_ups):
+            return {}
+        behind = [
+            name for name, view in views.items() if view.entries(imported) and view.start(imported) < landed[imported]
+        ]
+        return {imported: frozenset(behind)} if behind else {}
+
+    def _bring_up(self, behind: Mapping[Place, frozenset[str]], landed: Mapping[Place, int]) -> None:
+        names = {name for views in behind.values() for name in views}
+        folds = self._folds({name: self._plans[name] for name in names})
+        job = BringUp(folds, behind, self._events, self._settings, self._history, landed)
+        log.info("bringing up %s", ", ".join(job.views))
+        self._bring_ups.append(job)
+        job.start()
+
+    def _watch_bring_ups(self) -> None:
+        """A view that is nearly there: its partition is held until it is, and then placed anew."""
+        for job in list(self._bring_ups):
+            if job.error is not None:
+                raise job.error
+            mine = {place for place in job.places if place in self._source.given}
+            for place in mine - self._held - job.finished:
+                target = self._intake.positions[place]
+                if job.positions.get(place, -1) >= target - self._settings.batch_events_max:
+                    self._source.rest([place])
+                    self._held.add(place)
+                    job.finish(place)
+            if not job.is_alive():
+                self._bring_ups.remove(job)
+            up = (job.finished & mine) - job.handed_over
+            job.handed_over |= up
+            self._place({place for place in up if place[1] != IMPORTED})
+
+    def _advance(self) -> None:
+        """Moves the shards that got no event lately: what is read again after a crash is bounded by this."""
+        moves = {place: self._intake.standing(place) for place in self._source.reading}
+        self._applier.advance(moves)
+        self._source.commit({place: move.end for place, move in moves.items()})
+
+    def _check_topics(self) -> None:
+        """Whether the topics are still the ones that the worker began with; asked beside the work."""
+        if self._topic_check is not None and self._topic_check.done():
+            self._topic_check.result()
+            self._topic_check = None
+        if self._topic_check is None:
+            self._topic_check = self._chores.submit(self._compare_topics)
+
+    def _compare_topics(self) -> None:
+        try:
+            found = describe_topics(self._admin, self._topics)
+        except NotReady:
+            return
+        for name, topic in self._topics.items():
+            if name not in found or found[name].id != topic.id:
+                raise DeliveryError(
+                    "the topic was deleted or made anew while the worker was reading it",
+                    where=f"topic {name}",
+                    got=found[name].id.hex() if name in found else "no such topic",
+                    hint="run `headrace apply`, then `headrace rebuild` for its views",
+                )
+
+    def _is_done(self) -> bool:
+        if not self._until_caught_up or not self._source.joined or self._bring_ups or self._held:
+            return False
+        mine = self._source.given
+        if self._placed != mine or not self._ended >= mine:
+            return False
+        others = self._ends.keys() - mine
+        if not others:
+            return True
+        now = time.monotonic()
+        if now < self._next_look:
+            return False
+        self._next_look = now + LOOK_AT_OTHERS_EVERY_S
+        views = self._applier.refresh()
+        return all(
+            view.start(place) >= self._ends[place] for place in others for view in views.values() if view.entries(place)
+        )
+
+    def _landed(self, places: Iterable[Place]) -> dict[Place, int]:
+        if self._history is None:
+            return {}
+        topics = {topic for topic, _ in places}
+        return {(topic, p): end for topic in topics for p, end in self._history.offsets(topic).items()}
+
+    def _known_topics(self) -> dict[str, Topic]:
+        found = describe_topics(self._admin, self._events)
+        missing = sorted(self._events.keys() - found.keys())
+        if missing:
+            raise ConfigError(
+                "topics of declared events don't exist",
+                got=", ".join(missing),
+                hint="run `headrace apply`, which makes them",
+            )
+        return found
+
+    def _folds(self, plans: Mapping[str, ViewPlan]) -> dict[str, ViewFold]:
+        identities = {name: topic.id for name, topic in self._topics.items()}
+        return {
+            name: ViewFold(plan, Positions(plan, identities), expires=name not in self._never_expire)
+            for name, plan in plans.items()
+        }
+
+    def _all_places(self) -> list[Place]:
+        return [(topic.name, partition) for topic in self._topics.values() for partition in topic.partitions]
+
+    def _bringing_up(self) -> Iterable[BringUpProgress]:
+        for job in self._bring_ups:
+            for place, names in job.places.items():
+                position = job.positions.get(place, 0)
+                target = self._intake.positions.get(place, position)
+                yield BringUpProgress(tuple(sorted(names)), *place, position, target)
+
+    def _close(self) -> None:
+        for job in self._bring_ups:
+            job.stop()
+        for job in self._bring_ups:
+            job.join()
+        self._chores.shutdown(wait=False, cancel_futures=True)
+        self._applier.close()
+        self._source.close()
+        self._store.close()
+        self._kernel.close()
+
+
+def _streamed(definitions: Definitions) -> dict[str, ViewPlan]:
+    """The views with a topic among their sources."""
+    return {
+        name: plan
+        for name, plan in definitions.views.items()
+        if any(source.event.topic is not None for source in plan.sources)
+    }
