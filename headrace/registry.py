@@ -8,9 +8,7 @@ registry is pickled.
 from __future__ import annotations
 
 import json
-import os
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,8 +16,7 @@ from feast import Entity, FeatureService, FeatureView, Field
 from feast.data_format import AvroFormat, JsonFormat, ProtoFormat, StreamFormat
 from feast.data_source import DataSource, KafkaSource
 from feast.feature_view import DUMMY_ENTITY
-from feast.infra.registry.sql import SqlRegistry
-from feast.repo_config import load_repo_config
+from feast.infra.registry.sql import SqlRegistry, SqlRegistryConfig
 
 from batch.feast.source import HeadraceSource
 from features.plan import Definitions, DerivedPlan, ServicePlan, ViewPlan
@@ -53,14 +50,12 @@ def write_registry(settings: ConnectionSettings, definitions: Definitions) -> No
 
     Raises ConfigError where a name belongs to a Feast object that isn't ours.
     """
-    os.environ.setdefault("FEAST_USAGE", "False")
-    file = write_store_file(settings)
-    config = load_repo_config(settings.home, file)
-    registry = SqlRegistry(config.registry, settings.project, settings.home)
-    _write(registry, settings, definitions)
+    config = SqlRegistryConfig(path=settings.registry_address(), cache_ttl_seconds=0)
+    _write(SqlRegistry(config, settings.project, settings.home), settings, definitions)
+    write_store_file(settings)
 
 
-def write_store_file(settings: ConnectionSettings) -> Path:
+def write_store_file(settings: ConnectionSettings) -> None:
     """The `feature_store.yaml` by which any process finds the project. No secret is written into it."""
     registry = "${HEADRACE_REGISTRY_URL}" if settings.registry_url else settings.registry_address()
     text = STORE.format(project=settings.project, registry=json.dumps(registry))
@@ -70,7 +65,6 @@ def write_store_file(settings: ConnectionSettings) -> Path:
         scratch = file.with_suffix(".new")
         scratch.write_text(text)
         scratch.replace(file)
-    return file
 
 
 def _write(registry: SqlRegistry, settings: ConnectionSettings, definitions: Definitions) -> None:
