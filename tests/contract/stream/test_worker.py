@@ -1,0 +1,117 @@
+"""The worker against the real Kafka and Redis: what it leaves is the fold of the log, each event once."""
+
+from __future__ import annotations
+
+import collections
+import threading
+
+import pytest
+
+from schemas.rejection import Reason
+from tests.contract.stream.clicks import BAD, clicks
+from tests.contract.stream.rig import Rig
+
+
+@pytest.fixture
+def rig(kafka: str, redis_url: str) -> Rig:
+    return Rig(kafka, redis_url)
+
+
+def test_rows_are_the_fold_of_the_log(rig: Rig) -> None:
+    rig.produce(clicks(5_000))
+    report = rig.work()
+    assert report.events == 5_000
+    rig.check_drained(rig.log())
+
+
+def test_a_drained_topic_drains_again_without_a_change(rig: Rig) -> None:
+    rig.produce(clicks(500))
+    rig.work()
+    before = rig.dump()
+    report = rig.work()
+    assert (report.events, report.refused) == (0, 0)
+    assert rig.dump() == before
+
+
+def test_an_empty_topic_is_caught_up_at_once(rig: Rig) -> None:
+    assert rig.work().events == 0
+
+
+def test_several_views_share_one_reading(kafka: str, redis_url: str) -> None:
+    rig = Rig(kafka, redis_url, views=3)
+    rig.produce(clicks(1_000))
+    assert rig.work().events == 1_000
+    log = rig.log()
+    for view in rig.definitions.views.values():
+        rig.check_drained(log, view)
+
+
+def test_bad_input_goes_to_the_rejects_and_good_events_beside_it_are_folded(rig: Rig) -> None:
+    rig.produce(clicks(2_000, bad_every=10))
+    report = rig.work(rejects_share_max=1.0)
+    log = rig.log()
+    rig.check_drained(log)
+    bad = {(m.partition, m.offset): m.value for m in log if m.value in BAD}
+    rejections = rig.rejections()
+    assert len(bad) == len(rejections) == report.rejected_total == 200
+    assert {(r.partition, r.offset): r.value or b"" for r in rejections} == bad
+    reasons = collections.Counter(rejection.reason for rejection in rejections)
+    assert reasons == report.rejected
+    assert set(reasons) >= {Reason.UNDECODABLE, Reason.MISSING_FIELD, Reason.WRONG_TYPE, Reason.BAD_TIME, Reason.FUTURE}
+
+
+def test_a_worker_goes_on_where_the_last_one_stopped(rig: Rig) -> None:
+    rig.produce(clicks(20_000))
+    with rig.background(batch_events_max=500) as worker:
+        worker.wait_for(lambda report: report.events >= 2_000)
+    log = rig.log()
+    rig.check_invariant(log)
+    rig.work()
+    rig.check_drained(log)
+
+
+def test_events_that_come_while_it_works_are_folded(rig: Rig) -> None:
+    with rig.background() as worker:
+        for seed in range(5):
+            rig.produce(clicks(300, seed=seed))
+            worker.wait_for(lambda report, seed=seed: report.events >= 300 * (seed + 1))
+    rig.check_drained(rig.log())
+
+
+def test_two_workers_share_the_partitions(rig: Rig) -> None:
+    rig.produce(clicks(3_000))
+    with rig.background(batch_events_max=200) as one, rig.background(batch_events_max=200) as two:
+        one.wait_for(lambda report: report.partitions == 2)
+        two.wait_for(lambda report: report.partitions == 2)
+        rig.produce(clicks(3_000, seed=1))
+        two.stop()
+        one.wait_for(lambda report: report.partitions == 4)
+        rig.produce(clicks(1_000, seed=2))
+        one.wait_for(lambda report: report.caught_up)
+        rig.check_invariant(rig.log())
+    rig.work()
+    rig.check_drained(rig.log())
+
+
+def test_a_shard_with_more_rows_than_a_call_takes_is_split_by_offset(kafka: str, redis_url: str) -> None:
+    rig = Rig(kafka, redis_url, shards=1)
+    rig.produce(clicks(9_000, users=100_000))
+    rig.work()
+    rig.check_drained(rig.log())
+
+
+def test_copies_of_an_id_are_folded_once_also_over_a_restart(kafka: str, redis_url: str) -> None:
+    rig = Rig(kafka, redis_url, dedupe=True)
+    rig.produce(clicks(1_000, seed=1))
+    assert rig.work().copies == 0
+    rig.produce(clicks(1_000, seed=1))
+    rig.produce(clicks(1_000, seed=2))
+    report = rig.work()
+    assert (report.events, report.copies) == (1_000, 1_000)
+    rig.check_drained(rig.log())
+
+
+def test_a_stop_before_anything_is_no_error(rig: Rig) -> None:
+    stop = threading.Event()
+    stop.set()
+    assert rig.work(stop=stop).events == 0
