@@ -11,7 +11,7 @@ only ever added; a changed type is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
@@ -27,7 +27,7 @@ from features.served import served_schema
 from schemas.errors import ChangedMeaning
 from schemas.event import log_schema
 from schemas.rejection import REJECTS_SCHEMA
-from schemas.types import from_arrow
+from schemas.types import arrow_type, from_arrow
 
 Report = Callable[[str], None]
 
@@ -97,6 +97,17 @@ def ensure_table(
 def column_types(table: Table) -> dict[str, str]:
     """The table's columns with their types as names of schemas/types.py."""
     return {field.name: from_arrow(field.type) for field in schema_to_pyarrow(table.schema())}
+
+
+def arrow_columns(table: Table, names: Sequence[str] | None = None) -> pa.Schema:
+    """Some of the table's columns (default: all) in headrace's own Arrow types."""
+    own = {field.name: field for field in schema_to_pyarrow(table.schema(), include_field_ids=False)}
+    chosen = own if names is None else names
+    return pa.schema([pa.field(name, _plain(own[name].type)) for name in chosen])
+
+
+def _plain(type_: pa.DataType) -> pa.DataType:
+    return type_ if pa.types.is_int32(type_) else arrow_type(from_arrow(type_))
 
 
 def _create(catalog: Catalog, identifier: Identifier, schema: pa.Schema, day_of: str) -> Table:

@@ -136,17 +136,21 @@ def columns_read(plan: ViewPlan, source: Source) -> list[str]:
     return list(dict.fromkeys([*columns, source.event.time, *(field.name for field in LOG_COLUMNS[:3])]))
 
 
+def since_us(plan: ViewPlan, features: Sequence[str], instants: Ints) -> Ints:
+    """For each instant, how far back the features can look."""
+    starts = []
+    for name in features:
+        window = plan.feature(name).window
+        starts.append(bounds_us(window, plan.resolutions[window.resolution].hop_us, instants)[0])
+    result: Ints = np.minimum.reduce(starts)
+    return result
+
+
 def span_of(plan: ViewPlan, features: Sequence[str], instants: Ints) -> Span:
     """The events that the features can depend on at these instants."""
     if not len(instants):
         return Span(since_us=0, until_us=0)
-    least = np.array([instants.min()], np.int64)
-    starts = []
-    for name in features:
-        window = plan.feature(name).window
-        start, _ = bounds_us(window, plan.resolutions[window.resolution].hop_us, least)
-        starts.append(int(start[0]))
-    since = min(starts)
+    since = int(since_us(plan, features, np.array([instants.min()], np.int64))[0])
     return Span(since if since > TIME_MIN_US else None, int(instants.max()))
 
 
