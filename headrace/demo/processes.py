@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from schemas.errors import HeadraceError
 from schemas.settings import ConnectionSettings
 
+_LIBC = ctypes.CDLL(None)
 STOP_TIMEOUT_S = 60.0
 LOG_LINES_SHOWN = 8
 PR_SET_PDEATHSIG = 1
@@ -80,4 +81,4 @@ def _environment(settings: ConnectionSettings) -> Mapping[str, str]:
 def _end_with_parent() -> None:
     """Where the system can (Linux), a process gets SIGTERM when the demo is gone without having said so."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

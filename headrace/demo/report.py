@@ -78,15 +78,18 @@ class Report:
         total = sum(self.seconds.values())
         return Panel(table, title="headrace demo", subtitle=f"{verdict} · {total:.0f} s", expand=False)
 
-    def write(self, path: Path) -> None:
-        """demo.json: the figures by name, the seconds by step, the checks, and whether all is well."""
+    def document(self) -> dict[str, object]:
+        """What demo.json holds: the figures by name, the seconds by step, the checks, and whether all is well."""
         checks = {
             check.name: {"got": check.got, "expected": check.expected, "ok": check.ok, "what": check.of}
             for check in self.checks
         }
-        document = {**self.figures, "seconds": self.seconds, "checks": checks, "ok": self.ok}
+        return {**self.figures, "seconds": self.seconds, "checks": checks, "ok": self.ok}
+
+    def write(self, path: Path) -> None:
+        """Writes the document, all or nothing."""
         scratch = path.with_suffix(".json.new")
-        scratch.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        scratch.write_text(json.dumps(self.document(), indent=2, ensure_ascii=False) + "\n")
         scratch.replace(path)
 
 
@@ -111,6 +114,11 @@ class Line:
         if name not in self._bars:
             self._bars[name] = self._progress.add_task(name, total=total)
         self._progress.update(self._bars[name], completed=done, total=total)
+
+    def now(self, text: str) -> None:
+        """What is being done at the moment."""
+        if self._progress is not None:
+            self._progress.update(self._bars[""], description=text)
 
     def say(self, text: str) -> None:
         """What stands in the line when the step is done."""
