@@ -47,24 +47,19 @@ def apply(settings: ConnectionSettings, planned: Planned, report: Report) -> Non
     refuse_new_meanings(planned.diff)
     from batch.settings import BatchSettings
     from batch.tables import ensure_tables
-    from headrace.settings import read_settings
+    from headrace.settings import settings_for
     from stream.topics import ensure_topics
 
     with _alone(settings):
         report("Kafka's topics")
         ensure_topics(settings, planned.declared, report)
         report("Iceberg's tables")
-        ensure_tables(read_settings(BatchSettings, **_same(settings)), planned.declared, report)
+        ensure_tables(settings_for(BatchSettings, settings), planned.declared, report)
         report("Feast's registry (importing Feast takes a few seconds)")
         from headrace.registry import write_registry
 
         write_registry(settings, planned.declared)
         save_applied(settings.registry_address(), planned.declared)
-
-
-def _same(settings: ConnectionSettings) -> dict[str, object]:
-    """What a command was told, for another package's settings."""
-    return {name: getattr(settings, name) for name in settings.model_fields_set}
 
 
 @contextmanager

@@ -16,8 +16,12 @@ from typer.core import TyperGroup
 
 from headrace.commands.apply import apply
 from headrace.commands.down import down
+from headrace.commands.land import land
 from headrace.commands.plan import plan
+from headrace.commands.sql import sql
 from headrace.commands.status import status
+from headrace.commands.stream import stream
+from headrace.commands.train import train
 from headrace.commands.up import up
 from headrace.failures import exit_code_of
 
@@ -76,6 +80,8 @@ def headrace(
 GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     "Local services": {"up": up, "down": down, "status": status},
     "Definitions": {"plan": plan, "apply": apply},
+    "Running": {"stream": stream, "land": land},
+    "Answers": {"train": train, "sql": sql},
 }
 
 for panel, commands in GROUPS.items():

@@ -26,3 +26,8 @@ def read_settings(kind: type[SomeSettings], **given: object) -> SomeSettings:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError("headrace.toml isn't TOML", got=str(error), hint="mend the line") from None
     return settings.model_copy(update={"home": settings.home.absolute()})
+
+
+def settings_for(kind: type[SomeSettings], settings: ConnectionSettings) -> SomeSettings:
+    """Another package's settings, told the same as these."""
+    return read_settings(kind, **{name: getattr(settings, name) for name in settings.model_fields_set})
