@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from headrace.commands.apply import apply
+from headrace.commands.demo import demo
 from headrace.commands.down import down
 from headrace.commands.land import land
 from headrace.commands.plan import plan
@@ -78,6 +79,7 @@ def headrace(
 
 
 GROUPS: dict[str, dict[str, Callable[..., None]]] = {
+    "Start here": {"demo": demo},
     "Local services": {"up": up, "down": down, "status": status},
     "Definitions": {"plan": plan, "apply": apply},
     "Running": {"stream": stream, "land": land},
