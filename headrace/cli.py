@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from headrace.commands.apply import apply
 from headrace.commands.demo import demo
 from headrace.commands.down import down
+from headrace.commands.get import get
 from headrace.commands.land import land
 from headrace.commands.plan import plan
 from headrace.commands.sql import sql
@@ -24,6 +25,7 @@ from headrace.commands.status import status
 from headrace.commands.stream import stream
 from headrace.commands.train import train
 from headrace.commands.up import up
+from headrace.commands.verify import verify
 from headrace.failures import exit_code_of
 
 
@@ -83,7 +85,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     "Local services": {"up": up, "down": down, "status": status},
     "Definitions": {"plan": plan, "apply": apply},
     "Running": {"stream": stream, "land": land},
-    "Answers": {"train": train, "sql": sql},
+    "Answers": {"get": get, "train": train, "sql": sql, "verify": verify},
 }
 
 for panel, commands in GROUPS.items():
