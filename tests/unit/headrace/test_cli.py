@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 HEADRACE = [sys.executable, "-m", "headrace"]
-COMMANDS = (
-    "up down status plan apply import rebuild maintain rejects stream land materialize train serve get sql verify demo"
-).split()
+COMMANDS = ["up", "down", "status", "plan", "apply", "import", "rebuild", "maintain", "rejects", "stream", "land"]
+COMMANDS += ["materialize", "train", "serve", "get", "sql", "verify", "demo"]
 
 
 def run(*arguments: str, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
