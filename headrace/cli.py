@@ -20,6 +20,7 @@ from headrace.commands.down import down
 from headrace.commands.get import get
 from headrace.commands.land import land
 from headrace.commands.plan import plan
+from headrace.commands.serve import serve
 from headrace.commands.sql import sql
 from headrace.commands.status import status
 from headrace.commands.stream import stream
@@ -84,7 +85,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     "Start here": {"demo": demo},
     "Local services": {"up": up, "down": down, "status": status},
     "Definitions": {"plan": plan, "apply": apply},
-    "Running": {"stream": stream, "land": land},
+    "Running": {"stream": stream, "land": land, "serve": serve},
     "Answers": {"get": get, "train": train, "sql": sql, "verify": verify},
 }
 
