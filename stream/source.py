@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
@@ -32,6 +33,8 @@ PASSING = (
 )
 """Errors that the client gets over by itself: they are reasons for waiting, not for ending."""
 
+log = logging.getLogger(__name__)
+
 
 class Source:
     """A consumer. With `subscribe` the group gives and takes partitions; without, `read` alone says what is read.
@@ -51,6 +54,7 @@ class Source:
         self._consumer = Consumer(
             {
                 **settings.kafka_config(),
+                "logger": log,
                 "group.id": group,
                 "partition.assignment.strategy": "cooperative-sticky",
                 "session.timeout.ms": settings.session_timeout_ms,

@@ -325,6 +325,7 @@ class ConfluentRunner:
         self._chores.shutdown(wait=False, cancel_futures=True)
         self._applier.close()
         self._source.close()
+        self._rejects.close()
         self._store.close()
         self._kernel.close()
 
