@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -52,8 +51,9 @@ def produce(
 
     Raises DeliveryError where Kafka refuses a message or does not acknowledge all of them.
     """
-    options = {"enable.idempotence": "true", "linger.ms": "20"}
-    producer = Producer(settings.kafka_config() | options, logger=logging.getLogger(__name__))
+    # Below errors, the client remarks on every retry of a broker that has just started.
+    options = {"enable.idempotence": "true", "linger.ms": "20", "log_level": "3"}
+    producer = Producer(settings.kafka_config() | options)
     for slice_ in timeline.slices():
         if stop.is_set():
             return
