@@ -13,6 +13,7 @@ from headrace.terminal import out, print_json, print_table
 from headrace.wiring import applied_definitions
 from schemas.errors import RequestError
 from schemas.event import Column
+from schemas.row import NO_EVENT
 from serving.connection import Redis
 from serving.entities import instant_us
 from serving.explain import explain as trails
@@ -20,6 +21,8 @@ from serving.read import Reader
 from serving.resp import Address
 from serving.settings import ServingSettings
 from serving.vectors import Status, Vectors, iso
+
+NO_EVENTS = "and one of its views knows of no event yet"
 
 
 def run_get(what: str, pairs: Sequence[str], explain: bool, as_of: str | None, json: bool) -> None:
@@ -42,6 +45,11 @@ def run_get(what: str, pairs: Sequence[str], explain: bool, as_of: str | None, j
 
 def _columns(definitions: Definitions, what: str) -> dict[str, Column]:
     """The columns that a request may bring: of the service, or of all views where features are named."""
+    if what not in definitions.services and ":" not in what:
+        known = ", ".join(definitions.services) or "none"
+        raise RequestError(
+            "no such service", got=repr(what), hint=f"there are: {known}; or name features, view:feature"
+        )
     if what in definitions.services:
         service = definitions.services[what]
         columns = [*join_key_columns(definitions, service), *request_columns(definitions, service)]
@@ -99,13 +107,14 @@ def _as_json(vectors: Vectors) -> dict[str, Any]:
         "statuses": {
             name: Status(int(statuses[0])).name for name, statuses in zip(names, vectors.statuses, strict=True)
         },
-        "age_us": int(vectors.ages_us[0]),
+        "age_us": None if any(view.folded_us[0] == NO_EVENT for view in vectors.views) else int(vectors.ages_us[0]),
         "reason": vectors.reasons().get(0),
     }
 
 
 def _print(answer: dict[str, Any], explain: bool) -> None:
-    out().print(f"at {answer['instant']}, from state {_age(answer['age_us'])} old")
+    age = answer["age_us"]
+    out().print(f"at {answer['instant']}, {NO_EVENTS if age is None else f'from state {_age(age)} old'}")
     if answer["reason"]:
         out().print(answer["reason"])
     if not explain:

@@ -80,6 +80,16 @@ def test_settings_come_from_the_file_and_the_environment_goes_before(tmp_path: P
     assert state["answers"] == {"kafka": False, "redis": False}
 
 
+def test_a_misspelt_setting_is_remarked_on(tmp_path: Path) -> None:
+    (tmp_path / "headrace.toml").write_text('redis_ulr = "redis://x"\n')
+    done = run("status", cwd=tmp_path, HEADRACE_KAFKA_BOOTSRAP="x:1", HEADRACE_SERVE_PORT="1")
+    assert (
+        "HEADRACE_KAFKA_BOOTSRAP is no setting and is not used; did you mean HEADRACE_KAFKA_BOOTSTRAP?" in done.stderr
+    )
+    assert "redis_ulr is no setting and is not used; did you mean redis_url?" in done.stderr
+    assert "SERVE_PORT" not in done.stderr
+
+
 def test_a_password_is_never_shown(tmp_path: Path) -> None:
     for arguments in (["status"], ["status", "--json"], ["up"]):
         done = run(
