@@ -45,16 +45,28 @@ def training_set(
     """
     plan = service_plan(definitions, service)
     given = check_rows(definitions, plan, read_rows(rows))
-    instants = instants_us(given)
+    return with_service(definitions, plan, given, instants_us(given), settings, snapshots=snapshots)
+
+
+def with_service(
+    definitions: Definitions,
+    service: ServicePlan,
+    rows: pa.Table,
+    instants: Ints,
+    settings: BatchSettings,
+    *,
+    snapshots: Mapping[str, int] | None = None,
+) -> pa.Table:
+    """Rows that were checked (`check_rows`), with the service's features behind them."""
     scanner = Scanner(settings)
     kernel = Kernel(threads=settings.threads, memory_limit=settings.memory_limit, spill=settings.spill)
     try:
         source = EventSource(scanner, snapshots or {})
         values = {
-            view: view_values(definitions.views[view], features, given, instants, kernel, source)
-            for view, features in definitions.needed(plan).items()
+            view: view_values(definitions.views[view], features, rows, instants, kernel, source)
+            for view, features in definitions.needed(service).items()
         }
-        return with_features(definitions, plan, given, values, kernel)
+        return with_features(definitions, service, rows, values, kernel)
     finally:
         kernel.close()
         scanner.close()
