@@ -6,13 +6,12 @@ A value of another type is refused, never coerced: "7" and 7 are different entit
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.decode import EPOCH
 from schemas.errors import RequestError
 from schemas.event import Column
 from schemas.row import TIME_MAX_US, TIME_MIN_US, entity_key
@@ -21,6 +20,8 @@ from serving.reading import Reading
 
 Columns = Mapping[str, Sequence[Any]]
 
+EPOCH = datetime.fromtimestamp(0, UTC).replace(tzinfo=None)
+"""1970 as a naive UTC instant."""
 _INSTANT: TypeAdapter[datetime] = TypeAdapter(datetime)
 _INT64 = range(-(1 << 63), 1 << 63)
 

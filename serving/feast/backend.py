@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from feast import FeatureStore
 from feast.data_source import PushMode
-from feast.errors import FeastError
+from feast.errors import FeastError, FeastObjectNotFoundException
 from feast.feature_server_utils import convert_response_to_dict
 
 from features.plan import Definitions
@@ -39,18 +39,28 @@ class Backend:
     ) -> dict[str, Any]:
         """As Feast's server answers."""
         try:
-            features = self._store.get_feature_service(what, allow_cache=True) if isinstance(what, str) else list(what)
-            response = self._store.get_online_features(
-                features=features,
-                entity_rows=entities,
-                full_feature_names=full_feature_names,
-                include_feature_view_version_metadata=versions,
-            )
-            answer: dict[str, Any] = convert_response_to_dict(response.proto)
+            try:
+                return self._read(what, entities, full_feature_names, versions)
+            except FeastObjectNotFoundException:
+                # It may have been applied since the registry was last read.
+                self._store.refresh_registry()  # type: ignore[no-untyped-call]
+                return self._read(what, entities, full_feature_names, versions)
         except HeadraceError:
             raise
         except Exception as error:
             raise _refused(error) from error
+
+    def _read(
+        self, what: str | Any, entities: dict[str, list[Any]], full_feature_names: bool, versions: bool
+    ) -> dict[str, Any]:
+        features = self._store.get_feature_service(what, allow_cache=True) if isinstance(what, str) else list(what)
+        response = self._store.get_online_features(
+            features=features,
+            entity_rows=entities,
+            full_feature_names=full_feature_names,
+            include_feature_view_version_metadata=versions,
+        )
+        answer: dict[str, Any] = convert_response_to_dict(response.proto)
         return answer
 
     def write(
@@ -88,14 +98,25 @@ class Backend:
         view = _text(request, "feature_view_name")
         if definitions is not None:
             refuse_own_view(definitions, view)
-        frame = _frame(request)
+        cached = request.get("allow_registry_cache", True) is not False
+        frame = self._renamed(view, _frame(request), cached)
         self._store.write_to_online_store(
             feature_view_name=view,
             df=frame,
-            allow_registry_cache=request.get("allow_registry_cache", True) is not False,
+            allow_registry_cache=cached,
             transform_on_write=request.get("transform_on_write", True) is not False,
         )
         return {"rows": len(frame)}
+
+    def _renamed(self, view: str, frame: pd.DataFrame, cached: bool) -> pd.DataFrame:
+        """The frame with the source's own names for the instants, which Feast's remote client does not know."""
+        views = [*self._store.list_feature_views(cached), *self._store.list_stream_feature_views(cached)]
+        source = next((each.batch_source for each in views if each.name == view), None)
+        if source is None:
+            return frame
+        names = {"event_timestamp": source.timestamp_field, "created": source.created_timestamp_column}
+        wanted = {theirs: own for theirs, own in names.items() if own and theirs in frame and own not in frame}
+        return frame.rename(columns=wanted)
 
     def _materialize(self, request: dict[str, Any], definitions: Definitions | None) -> dict[str, Any]:
         if request.get("disable_event_timestamp"):

@@ -26,15 +26,15 @@ from feast.protos.feast.serving.ServingService_pb2 import FieldStatus, GetOnline
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import RepeatedValue, Value
 from feast.repo_config import FeastConfigBaseModel
-from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
+from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import SecretStr
 
 from features.applied import applied_version, load_applied
 from features.plan import Definitions
-from schemas.decode import EPOCH
 from schemas.errors import RequestError
 from schemas.row import NO_EVENT
 from serving.connection import Redis
+from serving.entities import EPOCH
 from serving.feast import rows
 from serving.feast.values import from_columns, from_proto, to_protos
 from serving.read import Reader

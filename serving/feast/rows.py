@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from schemas.decode import EPOCH
 from serving.connection import Redis
+from serving.entities import EPOCH
 from serving.resp import command
 
 STAMP = struct.Struct(">qq")

@@ -17,8 +17,8 @@ from feast.type_map import feast_value_type_to_python_type, python_values_to_pro
 from feast.value_type import ValueType
 
 from features.finish import Values
-from schemas.decode import EPOCH
 from schemas.types import element_type, is_decimal, map_types
+from serving.entities import EPOCH
 
 NULL = Value()
 _EPOCH_DAY = date(1970, 1, 1)

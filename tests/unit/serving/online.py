@@ -14,9 +14,9 @@ import redis
 from features.deltas import Deltas
 from features.kernel import Kernel
 from features.plan import Definitions, ViewPlan
-from schemas.decode import EPOCH
 from schemas.event import EventSpec, log_schema
 from schemas.row import NO_EVENT, checkpoint_redis_key, hash_redis_key, row_redis_key
+from serving.entities import EPOCH
 from stream.script import has_variable_cells, merge_script
 
 TOPIC_ID = b"a topic's own id"
