@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from schemas.decode import Batch, Decoder, Message
 from schemas.event import Event
+from schemas.registry import Registry
 from schemas.row import NO_EVENT
 from stream.batch import Ints, MicroBatch, Move, Place, newest_of_partitions
 from stream.dedupe import Copies
@@ -27,15 +28,18 @@ class Fetched(NamedTuple):
 class Intake:
     """What one reader knows of the partitions it reads: how far it is, the newest good event, the ids seen.
 
-    `rejects` is None for a reader of offsets that another one reads, or has read, too.
+    `rejects` is None for a reader of offsets that another one reads, or has read, too. `registry` has the schemas of
+    messages in Avro and Protobuf.
     """
 
-    def __init__(self, events: Mapping[str, type[Event]], rejects: Rejects | None) -> None:
+    def __init__(
+        self, events: Mapping[str, type[Event]], rejects: Rejects | None, registry: Registry | None = None
+    ) -> None:
         self.counts: Counter[str] = Counter()
         self.positions: dict[Place, int] = {}
         self._newest: dict[Place, int] = {}
         self._rejects = rejects
-        self._decoders = {topic: Decoder(event) for topic, event in events.items()}
+        self._decoders = {topic: Decoder(event, registry) for topic, event in events.items()}
         self._copies = {topic: Copies(event.spec()) for topic, event in events.items() if event.spec().id is not None}
 
     def begin(self, place: Place, start: int, newest_us: int) -> None:
@@ -53,12 +57,16 @@ class Intake:
             self._copies[place[0]].forget(place[1])
 
     def take(self, fetched: Fetched) -> MicroBatch:
-        """The batch of these messages. Its rejections are put, but not flushed."""
+        """The batch of these messages. Its rejections are put, but not flushed.
+
+        Raises NotReady, having taken nothing, where a schema of them can't be asked for now: call again.
+        """
         tables: dict[str, pa.Table] = {}
         moves: dict[Place, Move] = {}
-        for topic, messages in fetched.messages.items():
-            batch = Batch.of(topic, messages)
-            decoded = self._decoders[topic].decode(batch)
+        batches = {topic: Batch.of(topic, messages) for topic, messages in fetched.messages.items()}
+        read = {topic: self._decoders[topic].decode(batch) for topic, batch in batches.items()}
+        for topic, decoded in read.items():
+            batch = batches[topic]
             if decoded.rejections and self._rejects is not None:
                 fresh = [r for r in decoded.rejections if r.offset >= self.positions[topic, r.partition]]
                 self.counts["rejected"] += len(fresh)
