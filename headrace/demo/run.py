@@ -29,8 +29,8 @@ def run_demo(settings: ConnectionSettings, console: Console, share: float = 1.0)
     `share`: of every month's days, for a quick look. Kafka and Redis stay up; processes started here are ended. Raises
     HeadraceError where a step can't be done; what is merely off is in the report.
     """
-    # scikit-learn's threads spin while they wait for each other, and starve whatever else the machine does. This is read
-    # when the first package that has such threads is imported, which is why those imports stand inside the steps.
+    # scikit-learn's threads spin while they wait for each other, and starve whatever else the machine does. This is
+    # read when the first package with such threads is imported: hence the imports inside the steps.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     report = Report(console)
     with _alone(settings.home), ExitStack() as stack:
