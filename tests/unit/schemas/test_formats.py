@@ -11,10 +11,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 from confluent_kafka.schema_registry import Schema, SchemaReference
-from confluent_kafka.schema_registry.avro import AvroSerializer
-from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
-from confluent_kafka.serialization import MessageField, SerializationContext
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
 from pydantic import AliasPath, field_validator
 from pydantic import Field as PydanticField
@@ -25,9 +22,20 @@ from schemas.event import Event
 from schemas.registry import Registry
 from schemas.rejection import Reason
 from tests.unit.schemas.test_decode import FakeMessage
+from tests.unit.schemas.writers import (
+    MICROS,
+    TOPIC,
+    Parts,
+    ProtoFields,
+    avro,
+    logical,
+    proto,
+    proto_file,
+    proto_text,
+    register,
+)
 
 AT = datetime(2023, 11, 14, 22, 0, 0, 123456)
-TOPIC = "readings"
 
 
 @pytest.fixture
@@ -83,18 +91,6 @@ def reason(decoded: Decoded) -> tuple[Reason, str]:
     return rejection.reason, rejection.path
 
 
-def avro(registry: Registry, fields: dict[str, Any], record: dict[str, Any], subject: str = "s") -> bytes:
-    """A message as confluent-kafka writes it; `fields` are the writer's, by name."""
-    schema = {"type": "record", "name": "Reading", "fields": [{"name": n, "type": t} for n, t in fields.items()]}
-    serializer = AvroSerializer(registry.client, json.dumps(schema), conf={"subject.name.strategy": lambda *_: subject})
-    return serializer(record, SerializationContext(TOPIC, MessageField.VALUE))  # type: ignore[no-any-return]
-
-
-def logical(type_: str, name: str, **more: Any) -> dict[str, Any]:
-    return {"type": type_, "logicalType": name, **more}
-
-
-MICROS = logical("long", "timestamp-micros")
 PLAIN = {"at": MICROS, "sensor": "string", "value": ["null", "double"]}
 GOOD = {"at": AT, "sensor": "a", "value": 1.5}
 RICH = PLAIN | {
@@ -214,12 +210,6 @@ def test_a_schema_that_the_registry_lacks_is_a_rejection(registry: Registry, eve
     assert "no schema 4711" in rejection.detail
 
 
-def register(registry: Registry, schema: Any, kind: str = "AVRO", **more: Any) -> bytes:
-    """The head of a message with this schema."""
-    text = schema if isinstance(schema, str) else json.dumps(schema)
-    return b"\x00" + struct.pack(">I", registry.client.register_schema("other", Schema(text, kind, **more)))
-
-
 @pytest.mark.parametrize(
     ("schema", "why"),
     [
@@ -265,8 +255,7 @@ def test_an_avro_schema_may_refer_to_another(registry: Registry) -> None:
     assert (rejection.reason, "not in the registry" in rejection.detail) == (Reason.UNKNOWN_SCHEMA, True)
 
 
-# name -> (number, type, label, type name, proto3 optional)
-PLAIN_PROTO: dict[str, tuple[Any, ...]] = {
+PLAIN_PROTO: ProtoFields = {
     "at": (1, Field.TYPE_MESSAGE, Field.LABEL_OPTIONAL, ".google.protobuf.Timestamp"),
     "sensor": (2, Field.TYPE_STRING),
     "value": (3, Field.TYPE_DOUBLE, Field.LABEL_OPTIONAL, None, True),
@@ -280,74 +269,6 @@ RICH_PROTO = PLAIN_PROTO | {
     "samples": (9, Field.TYPE_DOUBLE, Field.LABEL_REPEATED),
     "level": (10, Field.TYPE_ENUM, Field.LABEL_OPTIONAL, ".t.Colour"),
 }
-
-
-def proto_file(fields: dict[str, tuple[Any, ...]], name: str = "r.proto") -> descriptor_pb2.FileDescriptorProto:
-    file = descriptor_pb2.FileDescriptorProto(name=name, package="t", syntax="proto3")
-    file.dependency.extend(["google/protobuf/timestamp.proto", "google/type/date.proto", "google/type/decimal.proto"])
-    colour = file.enum_type.add(name="Colour")
-    for number, symbol in enumerate(["RED", "BLUE", "GREEN"]):
-        colour.value.add(name=symbol, number=number)
-    message = file.message_type.add(name="Reading")
-    for field_name, (number, type_, *rest) in fields.items():
-        label, type_name, optional = (*rest, *(Field.LABEL_OPTIONAL, None, False)[len(rest) :])
-        field = message.field.add(name=field_name, number=number, type=type_, label=label, type_name=type_name)
-        if optional:
-            field.proto3_optional, field.oneof_index = True, len(message.oneof_decl)
-            message.oneof_decl.add(name=f"_{field_name}")
-    if "labels" in fields:
-        entry = message.nested_type.add(name="LabelsEntry", options=descriptor_pb2.MessageOptions(map_entry=True))
-        entry.field.add(name="key", number=1, type=Field.TYPE_STRING, label=Field.LABEL_OPTIONAL)
-        entry.field.add(name="value", number=2, type=Field.TYPE_DOUBLE, label=Field.LABEL_OPTIONAL)
-    return file
-
-
-def proto_text(file: descriptor_pb2.FileDescriptorProto) -> str:
-    import base64
-
-    return base64.b64encode(file.SerializeToString()).decode()
-
-
-def proto_class(file: descriptor_pb2.FileDescriptorProto) -> Any:
-    import google.protobuf.timestamp_pb2
-    import google.type.date_pb2
-    import google.type.decimal_pb2
-
-    pool = descriptor_pool.DescriptorPool()
-    for module in (google.protobuf.timestamp_pb2, google.type.date_pb2, google.type.decimal_pb2):
-        pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
-    pool.AddSerializedFile(file.SerializeToString())
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("t.Reading"))
-
-
-class Parts(dict[str, Any]):
-    """The fields of a message inside of another."""
-
-
-def proto(registry: Registry, fields: dict[str, tuple[Any, ...]], record: dict[str, Any], subject: str = "p") -> bytes:
-    """A message as confluent-kafka writes it."""
-    message_class = proto_class(proto_file(fields))
-    message = message_class()
-    for name, value in record.items():
-        if isinstance(value, datetime):
-            getattr(message, name).FromDatetime(value)
-        elif isinstance(value, date | Parts):
-            parts = value if isinstance(value, Parts) else Parts(year=value.year, month=value.month, day=value.day)
-            for part, number in parts.items():
-                setattr(getattr(message, name), part, number)
-        elif isinstance(value, list):
-            getattr(message, name).extend(value)
-        elif isinstance(value, dict):
-            getattr(message, name).update(value)
-        elif value is not None:
-            setattr(message, name, value)
-    conf = {
-        "use.deprecated.format": False,
-        "subject.name.strategy": lambda *_: subject,
-        "skip.known.types": True,
-    }
-    serializer = ProtobufSerializer(message_class, registry.client, conf)
-    return serializer(message, SerializationContext(TOPIC, MessageField.VALUE))  # type: ignore[no-any-return]
 
 
 def test_a_protobuf_message_becomes_a_row(registry: Registry) -> None:
