@@ -87,7 +87,7 @@ class Registry:
     @property
     def where(self) -> str:
         """The registry's address without credentials: fit for a log."""
-        return re.sub(r"//[^/@]*@", "//", self._url)
+        return _without_credentials(self._url)
 
     def _remembered(self, key: Key, ask: Callable[[], Schema]) -> RegisteredSchema | None:
         now = monotonic()
@@ -140,9 +140,13 @@ class Registry:
         return NotReady(
             "the schema registry can't be reached, so no message can be read",
             where=self.where,
-            got=answer,
+            got=_without_credentials(answer),
             hint="see that it is up; nothing is skipped meanwhile",
         )
+
+
+def _without_credentials(text: str) -> str:
+    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 _MOCKS: dict[str, SchemaRegistryClient] = {}
