@@ -86,13 +86,28 @@ class Kernel:
 
         Sorted by (key, t, position, offset). `keys` (texts of entity keys) leaves all other entities out.
         """
+        with self._sorted(plan, relations, keys) as text:
+            return self._query(text)
+
+    def record_batches(
+        self, plan: ViewPlan, relations: Sequence[Relation | None], keys: pa.Array | None, rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        """The same as `records`, in batches of about that many rows, so that they need not all fit into memory.
+
+        The kernel answers nothing else until the last batch is taken or the iterator is closed.
+        """
+        with self._sorted(plan, relations, keys) as text, _memory_errors():
+            yield from self._connection.sql(text).to_arrow_reader(rows)
+
+    @contextmanager
+    def _sorted(self, plan: ViewPlan, relations: Sequence[Relation | None], keys: pa.Array | None) -> Iterator[str]:
         with ExitStack() as stack:
             names = [self._relation(stack, f"source_{n}", relation) for n, relation in enumerate(relations)]
             text = sql.events(plan, names)
             if keys is not None:
                 stack.enter_context(self._bound({"wanted": pa.table({"key": keys})}))
                 text = f"SELECT * FROM ({text}) SEMI JOIN wanted USING (key)"
-            return self._query(f'SELECT * FROM ({text}) ORDER BY key, t, position, "offset"')
+            yield f'SELECT * FROM ({text}) ORDER BY key, t, position, "offset"'
 
     def entity_keys(self, plan: ViewPlan, table: pa.Table) -> pa.Array:
         """The entity key's text for each row of a table with the view's join keys; null where a part is null."""
@@ -146,14 +161,20 @@ class Kernel:
                 self._connection.unregister(name)
 
     def _query(self, text: str) -> pa.Table:
-        try:
+        with _memory_errors():
             return self._connection.sql(text).to_arrow_table()
-        except duckdb.OutOfMemoryException as error:
-            raise DataError(
-                "DuckDB's memory limit is too small for this step",
-                got=str(error).split("\n", 1)[0],
-                hint="raise the memory limit, or ask for fewer rows at once",
-            ) from error
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
+        raise DataError(
+            "DuckDB's memory limit is too small for this step",
+            got=str(error).split("\n", 1)[0],
+            hint="raise the memory limit, or ask for fewer rows at once",
+        ) from error
 
 
 def _floor_table(floors: Sequence[Floors | None] | None) -> pa.Table | None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.finish import Values, finish
+from features.lookup import Lookup
 from features.plan import Feature, ViewPlan, WindowPlan
 from features.ranges import Ints, State
 from features.records import event_state, newest_of_rows, parse_hashes, parse_rows
@@ -67,7 +68,7 @@ def read_records(
 
     A null key gives nulls; an entity that was never seen gives what no events give.
     """
-    lookup = _Lookup(records, keys)
+    lookup = Lookup(records, keys)
     states: dict[int, tuple[State, pa.Array | None]] = {}
     ranges: dict[WindowPlan, tuple[Ints, Ints]] = {}
 
@@ -114,23 +115,3 @@ def _finish(
 ) -> Values:
     cells = [state(feature.window, cell) for cell in feature.cells]
     return finish(plan, feature, [merged for merged, _ in cells], cells[0][1])
-
-
-class _Lookup:
-    """Finds, for queries (entity, instant), the first record of the entity at or after the instant."""
-
-    def __init__(self, records: pa.Table, keys: pa.Array) -> None:
-        record_keys = records["key"].combine_chunks()
-        times = records["t"].to_numpy()
-        self._times = np.unique(times)
-        entities = record_keys.unique()
-        codes = pc.index_in(record_keys, entities).to_numpy(zero_copy_only=False).astype(np.int64)
-        # (entity, rank of the time) as one integer: sorted, since the records are.
-        self._order = (codes << 32) | np.searchsorted(self._times, times)
-        found = pc.index_in(keys, entities)
-        self._seen = pc.is_valid(found).to_numpy(zero_copy_only=False)
-        self._codes = pc.fill_null(found, 0).to_numpy(zero_copy_only=False).astype(np.int64)
-
-    def at(self, instant_us: Ints) -> Ints:
-        wanted = (self._codes << 32) | np.searchsorted(self._times, instant_us)
-        return np.where(self._seen, np.searchsorted(self._order, wanted), 0)
