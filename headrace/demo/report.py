@@ -21,6 +21,10 @@ REMARK_EVERY_S = 5.0
 """How often a log file (where no bar can move) hears how far a step is."""
 
 
+ORDER = ("events_", "landed_", "rejected_", "training_", "served_", "vectors_")
+"""How the summary is read: from what went in to what came out, by the beginning of a check's name."""
+
+
 @dataclass(frozen=True)
 class Check:
     """Something that must be equal to what was expected."""
@@ -73,7 +77,7 @@ class Report:
         table.add_column()
         table.add_column(justify="right")
         table.add_column()
-        for check in self.checks:
+        for check in sorted(self.checks, key=_place):
             count = f"{check.got:,}" if check.ok else f"{check.got:,} of {check.expected:,}"
             table.add_row(Text("✓", "green") if check.ok else Text("✗", "red"), Text(count), Text(check.of))
         for number, words in self.notes:
@@ -156,3 +160,7 @@ class Line:
         if time.monotonic() >= self._next_remark:
             self._next_remark = time.monotonic() + REMARK_EVERY_S
             self._console.print(Text(f"  {self._what}: {', '.join(self._shares.values())}"))
+
+
+def _place(check: Check) -> int:
+    return next((at for at, beginning in enumerate(ORDER) if check.name.startswith(beginning)), len(ORDER))

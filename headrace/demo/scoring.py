@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
 import numpy as np
@@ -17,10 +17,12 @@ from batch.compare import TOLERANCE, inexact_features
 from batch.settings import BatchSettings
 from batch.training import training_set
 from features.plan import Definitions
-from headrace.demo.model import Model
 from headrace.demo.over_http import SERVICE, TIMEOUT_S, Answer, ask, entities_of
 from headrace.demo.rows import training_rows
 from schemas.settings import ConnectionSettings
+
+if TYPE_CHECKING:
+    from headrace.demo.model import Model
 
 
 class Way(NamedTuple):
@@ -50,11 +52,9 @@ Features = Mapping[str, list[Any]]
 
 @dataclass(frozen=True)
 class Scored:
-    """Flights with P(late), and by way how many vectors equal those over HTTP, bit for bit."""
+    """P(late) of each flight, and by way how many vectors equal those over HTTP."""
 
-    flights: pd.DataFrame
     scores: npt.NDArray[np.float64]
-    instants: list[str]
     equal: dict[Way, int]
 
 
@@ -66,7 +66,18 @@ def score(
     batch: BatchSettings,
     applied: Definitions,
 ) -> Scored:
-    """The flights' vectors as of now: over HTTP, by the SDK, by Feast's remote client, and from the event log."""
+    """The flights' chances by what is known now."""
+    answer, equal = vectors_by_every_way(flights, url, settings, batch, applied)
+    rows = training_rows(flights)
+    for name, values in answer.features.items():
+        rows = rows.append_column(name, pa.array(values))
+    return Scored(model.predict(rows), equal)
+
+
+def vectors_by_every_way(
+    flights: pd.DataFrame, url: str, settings: ConnectionSettings, batch: BatchSettings, applied: Definitions
+) -> tuple[Answer, dict[Way, int]]:
+    """The flights' vectors over HTTP, and how many by each other way are the same."""
     entities = entities_of(flights)
     with httpx.Client(base_url=url, timeout=TIMEOUT_S) as client:
         answer = ask(client, entities)
@@ -77,11 +88,7 @@ def score(
     }
     service = applied.services[SERVICE]
     within = {f"{view}__{feature}" for view, feature in inexact_features(applied, service)}
-    equal = {way: _equal_vectors(answer.features, features, within) for way, features in others.items()}
-    rows = training_rows(flights)
-    for name, values in answer.features.items():
-        rows = rows.append_column(name, pa.array(values))
-    return Scored(flights, model.predict(rows), answer.instants, equal)
+    return answer, {way: _equal_vectors(answer.features, features, within) for way, features in others.items()}
 
 
 def _by_sdk(repository: str, entities: Mapping[str, list[Any]]) -> Features:

@@ -50,7 +50,7 @@ def start(demo: Demo, stack: ExitStack) -> Running:
         stack.callback(started[name].kill)
     running = Running(**started, url=f"http://127.0.0.1:{port}")
     with demo.report.step("start", "starting worker, lander and server") as line:
-        _wait_for_server(running)
+        wait_for_server(running.url, running.server)
         line.say(f"worker, lander and server are up; the server listens at {running.url}")
     return running
 
@@ -109,17 +109,16 @@ def _follow(demo: Demo, running: Running, line: Line, reader: Reader) -> None:
     wait_until("landing", total, landed, running.all)
 
 
-def _wait_for_server(running: Running) -> None:
+def wait_for_server(url: str, server: Process) -> None:
+    """Returns when the server answers. Raises ProcessFailed where it has ended, NotReady where it stays silent."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
-        running.server.check()
+        server.check()
         try:
-            if httpx.get(f"{running.url}/health", timeout=1.0).status_code == httpx.codes.OK:
+            if httpx.get(f"{url}/health", timeout=1.0).status_code == httpx.codes.OK:
                 return
         except httpx.HTTPError:
             pass
         if time.monotonic() > deadline:
-            raise NotReady(
-                "the server does not answer", got=f"silence at {running.url}", hint=f"see {running.server.log}"
-            )
+            raise NotReady("the server does not answer", got=f"silence at {url}", hint=f"see {server.log}")
         time.sleep(POLL_S)
