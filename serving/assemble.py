@@ -17,7 +17,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 
 from features.finish import Values
@@ -51,11 +50,14 @@ def answer_json(
     parts = [b'{"metadata":', orjson.dumps(metadata), b',"results":[']
     parts += [_key_column(values, vectors.count) for values in vectors.entities.values()]
     stamps = [instants_json(view.newest_us) for view in vectors.views]
-    for output, values, statuses in zip(reading.outputs, vectors.columns, vectors.statuses, strict=True):
+    all_present = _repeated(_NAMES[Status.PRESENT], vectors.count)
+    for output, values in zip(reading.outputs, vectors.columns, strict=True):
         stamp = derived_stamps(vectors, output.source) if output.derived else stamps[output.source]
+        whole = bool(values.valid.all())
+        statuses = all_present if whole and vectors.late is None else statuses_json(vectors.statuses_of(output, values))
         parts.append(
             b'{"values":%b,"statuses":%b,"event_timestamps":%b},'
-            % (values_json(output.type, values), statuses_json(statuses), stamp)
+            % (values_json(output.type, values, whole), statuses, stamp)
         )
     parts[-1] = parts[-1].rstrip(b",")
     parts += [b'],"headrace":', orjson.dumps(_beside(vectors), option=OPTIONS)]
@@ -64,11 +66,12 @@ def answer_json(
     return b"".join([*parts, b"}"])
 
 
-def values_json(type_name: str, values: Values) -> bytes:
-    """A feature's values as a JSON array."""
+def values_json(type_name: str, values: Values, whole: bool) -> bytes:
+    """A feature's values as a JSON array; `whole`: none is null."""
     if type_name in NUMBERS and values.values.dtype != object:
-        if values.valid.all():
-            return orjson.dumps(np.ascontiguousarray(values.values), option=OPTIONS)
+        if whole:
+            array = values.values
+            return orjson.dumps(array if array.flags.c_contiguous else np.ascontiguousarray(array), option=OPTIONS)
         if type_name == "float64":
             return orjson.dumps(np.where(values.valid, values.values, np.nan), option=OPTIONS)
     convert = to_json(type_name)
@@ -127,19 +130,11 @@ def _repeated(item: bytes, count: int) -> bytes:
 def _beside(vectors: Vectors) -> dict[str, Any]:
     beside: dict[str, Any] = {"instants": vectors.instants_us.view("datetime64[us]")}
     if vectors.views:
-        beside["ages_us"] = _known_ages(vectors)
+        beside["ages_us"] = vectors.age_or_none()
     reasons = vectors.reasons()
     if reasons:
         beside["reasons"] = {str(entity): reason for entity, reason in reasons.items()}
     return beside
-
-
-def _known_ages(vectors: Vectors) -> list[int | None]:
-    """Ages; null where a source had no event at all yet."""
-    least: npt.NDArray[np.int64] = np.min([view.folded_us for view in vectors.views], axis=0)
-    if (least != NO_EVENT).all():
-        return vectors.ages_us.tolist()  # type: ignore[no-any-return]
-    return [None if newest == NO_EVENT else age for newest, age in zip(least, vectors.ages_us.tolist(), strict=True)]
 
 
 def _base64(value: bytes) -> str:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,12 +22,15 @@ from features.merge import read_rows
 from features.plan import Definitions
 from features.ranges import Ints
 from schemas.errors import DataError, NotReady
-from schemas.row import ENTRY, GENERATION_BYTES, HEADER, NO_EVENT, TIME_MIN_US
+from schemas.event import Column
+from schemas.row import ENTRY, GENERATION_BYTES, NO_EVENT, TIME_MIN_US, WORD_BYTES
 from serving.connection import AsyncRedis, Redis
 from serving.entities import Columns, count_entities, key_texts, rename_aliases, request_table
 from serving.reading import Reading, Readings, ViewRead, What
 from serving.resp import EXEC, HGETALL, MGET, MULTI, Reply, command_of_bulks, error_of
-from serving.vectors import Status, Statuses, Vectors, ViewAnswer
+from serving.vectors import Vectors, ViewAnswer
+
+_T = TypeVar("_T")
 
 
 class Reader:
@@ -108,10 +111,12 @@ class _Part:
     """Where in the question's MGET the rows and checkpoints of one view stand."""
 
     read: ViewRead
-    keys: list[str | None]
-    rows: list[int]
-    """The place of each entity's row; −1: its key is null."""
-    checkpoints: list[int]
+    keys: Sequence[str | None]
+    start: int
+    """The place of the first entity's row; those of the others follow, entities with a null key left out."""
+    rows: int
+    shards: list[int]
+    """For each row the number of its shard's checkpoint among all that are read."""
 
 
 class Question:
@@ -123,10 +128,16 @@ class Question:
         self.entities = {name: values for name, values in entities.items() if name in reading.echoed}
         self.request = request_table(reading.request, entities)
         self.count = count_entities(entities)
-        bulks: list[bytes] = [MGET]
+        self._bulks: list[bytes] = [MGET]
+        self._checkpoints: list[tuple[ViewRead, int]] = []
+        """Each checkpoint that is read: its view, and its place in the MGET."""
         hashes: list[bytes] = []
-        self._parts = [self._part(read, entities, bulks, hashes) for read in reading.views]
-        mget = command_of_bulks(bulks) if len(bulks) > 1 else b""
+        texts: dict[tuple[Column, ...], list[str | None]] = {}
+        for read in reading.views:
+            if read.plan.keys not in texts:
+                texts[read.plan.keys] = key_texts(read.plan.keys, entities)
+        self._parts = [self._part(read, texts[read.plan.keys], hashes) for read in reading.views]
+        mget = command_of_bulks(self._bulks) if len(self._bulks) > 1 else b""
         self._hashes = len(hashes)
         if hashes:
             self.payload = b"".join([MULTI, mget, *hashes, EXEC])
@@ -135,57 +146,100 @@ class Question:
             self.payload = mget
             self.replies = 1 if mget else 0
 
-    def _part(self, read: ViewRead, entities: Columns, bulks: list[bytes], hashes: list[bytes]) -> _Part:
-        keys = key_texts(read.plan.keys, entities)
-        rows: list[int] = []
-        shards: dict[int, int] = {}
-        checkpoints: list[int] = []
-        row_key = read.row_key
-        for key in keys:
-            if key is None:
-                rows.append(-1)
-                checkpoints.append(-1)
-                continue
-            shard, row, hash_ = row_key(key)
-            rows.append(len(bulks) - 1)
-            bulks.append(row)
-            if shard not in shards:
-                shards[shard] = len(bulks) - 1
-                bulks.append(read.checkpoints[shard])
-            checkpoints.append(shards[shard])
-            if read.variable:
-                hashes.append(command_of_bulks([HGETALL, hash_]))
-        return _Part(read, keys, rows, checkpoints)
+    def _part(self, read: ViewRead, keys: list[str | None], hashes: list[bytes]) -> _Part:
+        known = [key for key in keys if key is not None] if None in keys else keys
+        found = read.row_keys(known)  # type: ignore[arg-type]
+        start = len(self._bulks) - 1
+        self._bulks += [key[1] for key in found]
+        shards = [key[0] for key in found]
+        numbers: dict[int, int] = {}
+        for shard in dict.fromkeys(shards):
+            numbers[shard] = len(self._checkpoints)
+            self._checkpoints.append((read, len(self._bulks) - 1))
+            self._bulks.append(read.checkpoints[shard])
+        if read.variable:
+            hashes += [command_of_bulks([HGETALL, key[2]]) for key in found]
+        return _Part(read, keys, start, len(found), [numbers[shard] for shard in shards])
 
     def answer(self, replies: list[Reply], as_of_us: int | None, derive: Derive, redis: Redis | AsyncRedis) -> Vectors:
         """The vectors. Raises NotReady where a shard has no checkpoint."""
-        strings, hashes = self._unpacked(replies, redis)
-        at = 0
+        strings, fields = self._unpacked(replies, redis)
+        checkpoints, generations, folded = self._shards(strings)
         views = []
+        parsed: list[Ints] = []
         for part in self._parts:
-            beside: list[dict[bytes, bytes] | None] | None = None
+            beside = None
             if part.read.variable:
-                beside = []
-                for row in part.rows:
-                    beside.append(None if row < 0 else hashes[at])
-                    at += row >= 0
-            views.append(_view_answer(part, strings, beside))
+                beside, fields = fields[: part.rows], fields[part.rows :]
+            which = np.array(part.shards, np.int64)
+            views.append(
+                ViewAnswer(
+                    part.read,
+                    part.keys,
+                    _spread(part, strings[part.start : part.start + part.rows]),
+                    _spread(part, [checkpoints[n] for n in part.shards]),
+                    None if beside is None else _spread(part, beside),
+                    np.full(self.count, NO_EVENT),
+                    _spread_ints(part, folded.take(which), NO_EVENT),
+                )
+            )
+            parsed.append(_spread_ints(part, generations.take(which), NO_GENERATION))
+        return self._vectors(views, parsed, as_of_us, derive)
+
+    def _vectors(
+        self, views: list[ViewAnswer], generations: list[Ints], as_of_us: int | None, derive: Derive
+    ) -> Vectors:
+        groups = []
+        for shape, numbers in self.reading.groups:
+            rows = [row for number in numbers for row in views[number].found]
+            parsed = shape.parse(rows, np.concatenate([generations[number] for number in numbers]))
+            for part, number in enumerate(numbers):
+                views[number].newest_us = parsed.newest_us[part * self.count : (part + 1) * self.count]
+            groups.append((shape, numbers, parsed))
         instants = _instants(self.reading, views, self.count, as_of_us)
-        vectors = Vectors(
-            reading=self.reading,
-            count=self.count,
-            instants_us=instants,
-            views=views,
-            columns=[],
-            statuses=[],
-            entities=self.entities,
-            request={name: values.to_pylist() for name, values in self.request.items()},
-        )
+        same = bool(self.count) and bool((instants == instants[0]).all())
         for view in views:
-            _read_view(view, instants)
+            view.values = [_NOTHING] * len(view.read.features)
+        for shape, numbers, parsed in groups:
+            values = shape.values(parsed, instants[:1] if same else np.tile(instants, len(numbers)))
+            for part, number in enumerate(numbers):
+                of = slice(part * self.count, (part + 1) * self.count)
+                for column, feature in zip(values, views[number].read.quick, strict=True):
+                    views[number].values[feature] = Values(column.values[of], column.valid[of])
+        for view in views:
+            _complete(view, instants)
+        vectors = Vectors(
+            self.reading,
+            self.count,
+            instants,
+            views,
+            [],
+            self.entities,
+            {name: values.to_pylist() for name, values in self.request.items()},
+        )
         derived = derive(vectors, self.request) if self.reading.derived else []
-        _fill(vectors, derived)
+        for output in self.reading.outputs:
+            column = derived[output.source][output.at] if output.derived else views[output.source].values[output.at]
+            if output.derived and (invalid := vectors.invalid_of(output)) is not None:
+                column = column.where(~invalid)
+            vectors.columns.append(column)
         return vectors
+
+    def _shards(self, strings: list[bytes | None]) -> tuple[list[bytes], Ints, Ints]:
+        """The checkpoints that were read: as bytes, the generation of each as a number, the newest event below each."""
+        checkpoints: list[bytes] = []
+        for read, at in self._checkpoints:
+            checkpoint = strings[at]
+            if checkpoint is None:
+                raise _not_ready(read)
+            checkpoints.append(checkpoint)
+        sizes = {len(checkpoint) for checkpoint in checkpoints}
+        if len(sizes) == 1 and (size := sizes.pop()) > GENERATION_BYTES:
+            words = np.frombuffer(b"".join(checkpoints), np.int64).reshape(-1, size // WORD_BYTES)
+            newest: Ints = words[:, ENTRY_WORDS::ENTRY_WORDS].max(axis=1)
+            return checkpoints, words[:, 0], newest
+        generations = np.frombuffer(b"".join([each[:GENERATION_BYTES] for each in checkpoints]), np.int64)
+        return checkpoints, generations, np.array([newest_of_checkpoint(each) for each in checkpoints], np.int64)
 
     def _unpacked(
         self, replies: list[Reply], redis: Redis | AsyncRedis
@@ -201,30 +255,26 @@ class Question:
         return results[0], [dict(zip(flat[::2], flat[1::2], strict=True)) for flat in results[1:]]
 
 
-def _view_answer(
-    part: _Part, strings: list[bytes | None], hashes: list[dict[bytes, bytes] | None] | None
-) -> ViewAnswer:
-    rows = [None if at < 0 else strings[at] for at in part.rows]
-    checkpoints = [None if at < 0 else strings[at] for at in part.checkpoints]
-    generations: dict[bytes, bytes] = {}
-    newest = np.full(len(rows), NO_EVENT)
-    folded = np.full(len(rows), NO_EVENT)
-    known: dict[bytes, int] = {}
-    for number, (row, checkpoint) in enumerate(zip(rows, checkpoints, strict=True)):
-        if checkpoint is None:
-            if part.rows[number] >= 0:
-                raise _not_ready(part.read)
-            continue
-        if checkpoint not in known:
-            known[checkpoint] = newest_of_checkpoint(checkpoint)
-            generations[checkpoint] = checkpoint[:GENERATION_BYTES]
-        folded[number] = known[checkpoint]
-        if row is not None:
-            if row[:GENERATION_BYTES] == generations[checkpoint]:
-                newest[number] = HEADER.unpack_from(row)[1]
-            else:
-                rows[number] = None
-    return ViewAnswer(part.read, part.keys, rows, checkpoints, hashes, newest, folded)
+ENTRY_WORDS = ENTRY.size // WORD_BYTES
+"""The last of the words of an entry is its newest event, and one word, the generation, stands in front of all."""
+NO_GENERATION = np.iinfo(np.int64).min
+_NOTHING = Values(np.zeros(0), np.zeros(0, np.bool_))
+
+
+def _spread(part: _Part, values: list[_T]) -> list[_T | None]:
+    """A value for each entity, None where its key is null."""
+    if part.rows == len(part.keys):
+        return values  # type: ignore[return-value]
+    rest = iter(values)
+    return [None if key is None else next(rest) for key in part.keys]
+
+
+def _spread_ints(part: _Part, values: Ints, absent: int) -> Ints:
+    if part.rows == len(part.keys):
+        return values
+    spread = np.full(len(part.keys), absent)
+    spread[[key is not None for key in part.keys]] = values
+    return spread
 
 
 def newest_of_checkpoint(checkpoint: bytes) -> int:
@@ -256,47 +306,21 @@ def _instants(reading: Reading, views: list[ViewAnswer], count: int, as_of_us: i
     return instants
 
 
-def _read_view(view: ViewAnswer, instants: Ints) -> None:
+def _complete(view: ViewAnswer, instants: Ints) -> None:
+    """The features that no Shape reads; and nulls where the key is null or the instant lies in the folded past."""
     read = view.read
-    generations = [None if checkpoint is None else checkpoint[:GENERATION_BYTES] for checkpoint in view.checkpoints]
-    view.values = read_rows(read.plan, view.rows, generations, instants, read.features, view.hashes)
+    if read.slow:
+        names = [read.features[number] for number in read.slow]
+        values = read_rows(read.plan, view.rows, view.generations, instants, names, view.hashes)
+        for number, column in zip(read.slow, values, strict=True):
+            view.values[number] = column
     if None in view.keys:
         known = np.array([key is not None for key in view.keys], np.bool_)
-        view.values = [values.where(known) for values in view.values]
+        view.values = [column.where(known) for column in view.values]
     invalid = view.newest_us >= instants
     if invalid.any():
         view.invalid = invalid
-        view.values = [values.where(~invalid) for values in view.values]
-
-
-def _fill(vectors: Vectors, derived: list[list[Values]]) -> None:
-    """Columns and statuses in the order of the outputs."""
-    late = None
-    if vectors.reading.max_lag_us is not None:
-        late = vectors.ages_us > vectors.reading.max_lag_us
-    for output in vectors.reading.outputs:
-        if output.derived:
-            values = derived[output.source][output.at]
-            inputs = [vectors.reading.positions[use][0] for use in vectors.reading.derived[output.source].uses]
-            masks = [vectors.views[number].invalid for number in inputs]
-            invalid = np.logical_or.reduce([mask for mask in masks if mask is not None] or [np.zeros(0, np.bool_)])
-            if len(invalid):
-                values = values.where(~invalid)
-        else:
-            view = vectors.views[output.source]
-            values = view.values[output.at]
-            invalid = np.zeros(0, np.bool_) if view.invalid is None else view.invalid
-        vectors.columns.append(values)
-        vectors.statuses.append(_statuses(values, invalid, late))
-
-
-def _statuses(values: Values, invalid: Any, late: Any) -> Statuses:
-    statuses = np.where(values.valid, np.uint8(Status.PRESENT), np.uint8(Status.NULL_VALUE))
-    if late is not None:
-        statuses[late & values.valid] = Status.OUTSIDE_MAX_AGE
-    if len(invalid):
-        statuses[invalid] = Status.INVALID
-    return statuses
+        view.values = [column.where(~invalid) for column in view.values]
 
 
 def derived_input(vectors: Vectors, request: dict[str, pa.Array]) -> pa.Table:

@@ -16,6 +16,7 @@ from features.plan import Definitions, DerivedPlan, ServicePlan, ViewPlan
 from schemas.errors import NotFound, RequestError
 from schemas.event import Column
 from schemas.row import checkpoint_redis_key, hash_redis_key, row_redis_key, shard_of
+from serving.quick import Shape, is_quick
 from serving.resp import bulk
 
 What: TypeAlias = str | tuple[str, ...]
@@ -53,17 +54,31 @@ class RowKey(NamedTuple):
 
 
 class ViewRead:
-    """The part of a reading that concerns one view: which features, and where the entities' rows stand."""
+    """The part of a reading that concerns one view: which features, and where the entities' rows stand.
+
+    `quick` and `slow` are the numbers of the features that a Shape reads, and of those that features/merge.py reads.
+    """
 
     def __init__(self, plan: ViewPlan, features: tuple[str, ...]) -> None:
         self.plan = plan
         self.features = features
+        planned = [plan.feature(name) for name in features]
+        self.quick = [number for number, feature in enumerate(planned) if is_quick(plan, feature)]
+        self.slow = [number for number, feature in enumerate(planned) if not is_quick(plan, feature)]
+        self.shape = Shape(plan, [planned[number] for number in self.quick])
         self.variable = not all(is_fixed(cell) for cell in plan.cells)
         self.checkpoints = [bulk(checkpoint_redis_key(plan.storage_id, shard)) for shard in range(plan.shards)]
         self._kept: dict[str, RowKey] = {}
 
-    def row_key(self, key: str) -> RowKey:
-        """Where the row of an entity stands, by its key's text."""
+    def row_keys(self, keys: Sequence[str]) -> list[RowKey]:
+        """Where the entities' rows stand, by their keys' texts."""
+        kept = self._kept
+        try:
+            return [kept[key] for key in keys]
+        except KeyError:
+            return [self._row_key(key) for key in keys]
+
+    def _row_key(self, key: str) -> RowKey:
         found = self._kept.get(key)
         if found is None:
             if len(self._kept) >= KEYS_KEPT_MAX:
@@ -100,6 +115,14 @@ class Reading:
     @property
     def max_lag_us(self) -> int | None:
         return None if self.service is None else self.service.max_lag_us
+
+    @cached_property
+    def groups(self) -> list[tuple[Shape, list[int]]]:
+        """Views of one shape, by number: they are read together."""
+        groups: dict[object, tuple[Shape, list[int]]] = {}
+        for number, view in enumerate(self.views):
+            groups.setdefault(view.shape.key, (view.shape, []))[1].append(number)
+        return list(groups.values())
 
     @cached_property
     def positions(self) -> dict[tuple[str, str], tuple[int, int]]:
