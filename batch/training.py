@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from batch.chunks import BATCH_ROWS, read_stream
 from batch.rows import check_rows, instants_us, read_rows
 from batch.scan import Scanner, Span
 from batch.settings import BatchSettings
 from features.finish import Values
 from features.kernel import Kernel
-from features.merge import read_records
 from features.plan import Definitions, ServicePlan, Source, ViewPlan
 from features.ranges import Ints
 from features.service import feature_columns, request_columns
@@ -63,7 +64,7 @@ def with_service(
     try:
         source = EventSource(scanner, snapshots or {})
         values = {
-            view: view_values(definitions.views[view], features, rows, instants, kernel, source)
+            view: view_values(definitions.views[view], features, rows, instants, kernel, source, settings.threads)
             for view, features in definitions.needed(service).items()
         }
         return with_features(definitions, service, rows, values, kernel)
@@ -104,12 +105,13 @@ def view_values(
     instants: Ints,
     kernel: Kernel,
     source: EventSource,
+    threads: int,
 ) -> list[Values]:
     """Features of one view for rows with its join keys, at one instant each."""
     keys = kernel.entity_keys(plan, rows)
     relations = source.relations(plan, span_of(plan, features, instants))
-    records = kernel.records(plan, relations, keys=keys.unique())
-    return read_records(plan, records, keys, instants, features)
+    with closing(kernel.record_batches(plan, relations, keys.unique(), BATCH_ROWS)) as batches:
+        return read_stream(plan, batches, keys, instants, features, threads)
 
 
 def with_features(

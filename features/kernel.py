@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -91,7 +91,7 @@ class Kernel:
 
     def record_batches(
         self, plan: ViewPlan, relations: Sequence[Relation | None], keys: pa.Array | None, rows: int
-    ) -> Iterator[pa.RecordBatch]:
+    ) -> Generator[pa.RecordBatch, None, None]:
         """The same as `records`, in batches of about that many rows, so that they need not all fit into memory.
 
         The kernel answers nothing else until the last batch is taken or the iterator is closed.
