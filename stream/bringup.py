@@ -16,10 +16,10 @@ from features.kernel import Kernel
 from schemas.errors import HeadraceError
 from schemas.event import Event
 from stream.apply import Applier
-from stream.batch import MicroBatch, Place
+from stream.batch import MicroBatch, Place, ends_of
 from stream.fold import ViewFold
 from stream.history import History
-from stream.intake import Intake, ends_of
+from stream.intake import Intake
 from stream.patience import Patience, Stopped
 from stream.settings import StreamSettings
 from stream.source import Source

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from schemas.decode import Batch, Decoder, Message
+from schemas.decode import Batch, Decoder
 from schemas.event import Event
 from schemas.registry import Registry
+from schemas.rejection import Rejection
 from schemas.row import NO_EVENT
-from stream.batch import Ints, MicroBatch, Move, Place, newest_of_partitions
+from stream.batch import MicroBatch, Move, Place, ends_of, newest_of_partitions
 from stream.dedupe import Copies
 from stream.rejects import Rejects
 
@@ -21,7 +22,7 @@ from stream.rejects import Rejects
 class Fetched(NamedTuple):
     """Messages by topic, each partition's by ascending offset; the ends of partitions that are read to their end."""
 
-    messages: Mapping[str, Sequence[Message]]
+    batches: Mapping[str, Batch]
     ends: Mapping[Place, int]
 
 
@@ -63,16 +64,11 @@ class Intake:
         """
         tables: dict[str, pa.Table] = {}
         moves: dict[Place, Move] = {}
-        batches = {topic: Batch.of(topic, messages) for topic, messages in fetched.messages.items()}
-        read = {topic: self._decoders[topic].decode(batch) for topic, batch in batches.items()}
+        read = {topic: self._decoders[topic].decode(batch) for topic, batch in fetched.batches.items()}
         for topic, decoded in read.items():
-            batch = batches[topic]
-            if decoded.rejections and self._rejects is not None:
-                fresh = [r for r in decoded.rejections if r.offset >= self.positions[topic, r.partition]]
-                self.counts["rejected"] += len(fresh)
-                self._rejects.put(fresh)
-            ends = ends_of(batch.partitions, batch.offsets)
-            table, moved = self.take_table(topic, decoded.table, ends)
+            self._reject(topic, decoded.rejections)
+            batch = fetched.batches[topic]
+            table, moved = self.take_table(topic, decoded.table, ends_of(batch.partitions, batch.offsets))
             moves |= moved
             if len(table):
                 tables[topic] = table
@@ -108,6 +104,10 @@ class Intake:
         """How far back a topic's ids are needed; 0 where it has none."""
         return self._decoders[topic].spec.dedupe_within_us if topic in self._copies else 0
 
+    def _reject(self, topic: str, rejections: Sequence[Rejection]) -> None:
+        if self._rejects is not None and rejections:
+            self._rejects.put([each for each in rejections if each.offset >= self.positions[topic, each.partition]])
+
     def _moved(self, ends: Mapping[Place, int], newest: Mapping[int, int]) -> dict[Place, Move]:
         moves = {}
         for place, end in ends.items():
@@ -124,8 +124,3 @@ class Intake:
         for partition in ends:
             keep &= (partitions != partition) | (offsets >= self.positions[topic, partition])
         return table if keep.all() else table.filter(pa.array(keep))
-
-
-def ends_of(partitions: Ints, offsets: Ints) -> dict[int, int]:
-    """The offset behind the last one, by partition."""
-    return {partition: int(offsets[partitions == partition].max()) + 1 for partition in np.unique(partitions).tolist()}
