@@ -21,6 +21,7 @@ from headrace.commands.get import get
 from headrace.commands.import_ import import_
 from headrace.commands.land import land
 from headrace.commands.plan import plan
+from headrace.commands.rebuild import rebuild
 from headrace.commands.rejects import rejects
 from headrace.commands.serve import serve
 from headrace.commands.sql import sql
@@ -88,7 +89,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     "Local services": {"up": up, "down": down, "status": status},
     "Definitions": {"plan": plan, "apply": apply},
     "Running": {"stream": stream, "land": land, "serve": serve},
-    "History": {"import": import_},
+    "History": {"import": import_, "rebuild": rebuild},
     "Answers": {"get": get, "train": train, "sql": sql, "verify": verify},
 }
 

@@ -33,6 +33,7 @@ def run_stream(runner: str, until_caught_up: bool, metrics_port: int | None, jso
                 until_caught_up=until_caught_up,
                 stop=stop,
                 progress=lambda report: tick(_counts(report), report.waiting_for),
+                runner=runner,
             )
 
     with stop_on_signals() as stop:
