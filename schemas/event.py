@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Any, ClassVar, get_args
+from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
 import msgspec
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Strict
+from pydantic import BaseModel, ConfigDict, FailFast, Strict
 
 from schemas.duration import parse_duration
 from schemas.errors import DefinitionError
@@ -107,7 +107,7 @@ class Event(BaseModel):
             cls.__event_spec__ = _spec(cls, keywords)
         except DefinitionError as error:
             raise error.at(f"{cls.__module__}.{cls.__qualname__}") from None
-        _make_text_forms_lax(cls)
+        _set_how_pydantic_reads(cls)
 
     @classmethod
     def spec(cls) -> EventSpec:
@@ -240,21 +240,31 @@ def _format(name: Any) -> str:
     return str(name)
 
 
-def _make_text_forms_lax(event: type[Event]) -> None:
+def _set_how_pydantic_reads(event: type[Event]) -> None:
     """Instants, dates, decimals and Enums are read from what a format has for them: text, or a number.
 
     An epoch number is an instant as pydantic reads it: in milliseconds beyond ±2·10¹⁰, in seconds below.
     """
-    lax = [field for field in event.model_fields.values() if _has_text_form(field.annotation)]
-    for field in lax:
-        field.metadata.append(Strict(False))
-    if lax:
+    changed = False
+    for field in event.model_fields.values():
+        lax, is_list = _has_text_form(field.annotation), _is_list(field.annotation)
+        field.metadata += [Strict(False)] if lax else []
+        # One wrong item refuses the event; a megabyte of them would cost half a second to describe.
+        field.metadata += [FailFast()] if is_list else []
+        changed |= lax or is_list
+    if changed:
         # Names of a caller's scope are resolved already: nothing is looked up again.
         event.model_rebuild(force=True, _types_namespace={})
 
 
+def _is_list(annotation: Any) -> bool:
+    if isinstance(annotation, types.UnionType) or get_origin(annotation) in (Annotated, Union):
+        return any(_is_list(each) for each in get_args(annotation))
+    return get_origin(annotation) is list
+
+
 def _has_text_form(annotation: Any) -> bool:
-    if isinstance(annotation, types.UnionType) or getattr(annotation, "__origin__", None) is not None:
+    if get_origin(annotation) is not None:
         return any(_has_text_form(each) for each in get_args(annotation))
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         # A lax Enum of numbers would take True for 1.

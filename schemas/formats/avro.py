@@ -16,9 +16,9 @@ from typing import Any, cast
 from fastavro import schemaless_reader
 from fastavro.schema import SchemaParseException, UnknownType, parse_schema
 
-from schemas.columns import EPOCH
 from schemas.formats.coerce import Record
 from schemas.formats.refusal import Misread
+from schemas.instants import EPOCH
 from schemas.registry import RegisteredSchema, Registry
 from schemas.rejection import Reason
 

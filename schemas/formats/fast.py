@@ -12,14 +12,16 @@ from decimal import Decimal
 from enum import Enum
 from operator import attrgetter
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, Union, get_args, get_origin
 
 import annotated_types
 import msgspec
+import pyarrow as pa
 from pydantic import (
     AliasChoices,
     BeforeValidator,
     ConfigDict,
+    FailFast,
     PlainValidator,
     Strict,
     TypeAdapter,
@@ -30,12 +32,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from schemas.event import Event
+from schemas.instants import instants_of
 
 INT64_MIN = -(1 << 63)
 INT64_MAX = (1 << 63) - 1
-EPOCH_MS_MIN = -62_135_596_800_000
-EPOCH_MS_MAX = 253_402_300_799_999
-"""Years 1 to 9999: what an epoch number may be that `schemas.columns` converts itself."""
 _GT, _GE, _LT, _LE = annotated_types.Gt, annotated_types.Ge, annotated_types.Lt, annotated_types.Le
 _MIN_LEN, _MAX_LEN = annotated_types.MinLen, annotated_types.MaxLen
 _ATTRIBUTES = {
@@ -61,7 +61,9 @@ _DEFAULTS = (bool, int, float, str, bytes, datetime, date, Decimal, NoneType)
 _SEE_RAW_INPUT = (BeforeValidator, PlainValidator, WrapValidator)
 _VALIDATORS = ("validators", "field_validators", "root_validators", "model_validators")
 
-Validate = Callable[[list[Any]], list[Any]]
+Values: TypeAlias = list[Any] | pa.Array
+"""What pydantic makes of a column's values; instants that were read all at once are an array already."""
+Validate = Callable[[list[Any]], Values]
 
 
 class _OnlyPydantic(Exception):
@@ -71,7 +73,7 @@ class _OnlyPydantic(Exception):
 class Lists(NamedTuple):
     """Columns that pydantic has read, and the indexes of events that it must look at whole."""
 
-    columns: dict[str, list[Any]]
+    columns: dict[str, Values]
     doubtful: set[int]
 
 
@@ -83,7 +85,7 @@ class Fast(NamedTuple):
 
     def lists(self, events: list[Any]) -> Lists:
         """Reads what is unread of these structs. Where `doubtful` is not empty, the columns are not complete."""
-        columns: dict[str, list[Any]] = {}
+        columns: dict[str, Values] = {}
         doubtful: set[int] = set()
         for name, validate in self.by_pydantic.items():
             try:
@@ -194,7 +196,7 @@ def _parts(metadata: Any) -> Iterator[Any]:
     for each in metadata:
         if isinstance(each, FieldInfo):
             yield from each.metadata
-        elif not isinstance(each, Strict):
+        elif not isinstance(each, Strict | FailFast):
             yield each
 
 
@@ -229,10 +231,8 @@ def _validator(field: FieldInfo, *, is_plain_instant: bool) -> Validate:
     annotation: Any = Annotated[(field.annotation, *_parts(field.metadata), Strict(False))]
     by_pydantic = TypeAdapter(list[annotation], config=ConfigDict(allow_inf_nan=False)).validator.validate_python
 
-    def instants(values: list[Any]) -> list[Any]:
-        # Plain epoch numbers stay what they are: `schemas.columns` makes instants of all of them at once.
-        if set(map(type, values)) == {int} and min(values) >= EPOCH_MS_MIN and max(values) <= EPOCH_MS_MAX:
-            return values
-        return by_pydantic(values)  # type: ignore[no-any-return]
+    def instants(values: list[Any]) -> Values:
+        read = instants_of(values)
+        return by_pydantic(values) if read is None else read
 
     return instants if is_plain_instant else by_pydantic

@@ -25,11 +25,11 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
-from schemas.columns import EPOCH
 from schemas.event import Event
 from schemas.formats.avro import DECIMAL_BYTES_MAX, REFERENCES_MAX, decimal_of
 from schemas.formats.coerce import Record
 from schemas.formats.refusal import Misread
+from schemas.instants import EPOCH
 from schemas.registry import Reference, RegisteredSchema, Registry
 from schemas.rejection import Reason
 

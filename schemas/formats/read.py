@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+import pyarrow as pa
+
 from schemas.event import Event
-from schemas.formats.fast import Fast
+from schemas.formats.fast import Fast, Values
 from schemas.formats.refusal import Refusal, refused
 
 T = TypeVar("T")
@@ -25,7 +27,7 @@ class Read(NamedTuple):
 
     rows: list[int]
     events: list[Any]
-    lists: dict[str, list[Any]]
+    lists: dict[str, Values]
     refusals: list[Refusal]
 
 
@@ -33,7 +35,7 @@ class _FastRead(NamedTuple):
     events: list[Any]
     slow: list[int]
     """The places of items that are left for pydantic, ascending."""
-    lists: dict[str, list[Any]]
+    lists: dict[str, Values]
 
 
 class Reader(Protocol):
@@ -59,6 +61,7 @@ def read_events(
     left = set(slow)
     rows = [row for row in range(len(items)) if row not in left] if left else list(range(len(items)))
     refusals: list[Refusal] = []
+    late: list[Event] = []
     for row in slow:
         try:
             event = explain(items[row])
@@ -68,14 +71,19 @@ def read_events(
             refusals.append(refused(row, error, time))
         else:
             rows.append(row)
-            events.append(event)
-            for name, values in lists.items():
-                values.append(getattr(event, name))
-    if len(refusals) < len(slow):
+            late.append(event)
+    if late:
         order = sorted(range(len(rows)), key=rows.__getitem__)
-        rows, events = [rows[i] for i in order], [events[i] for i in order]
-        lists = {name: [values[i] for i in order] for name, values in lists.items()}
+        rows, events = [rows[i] for i in order], _in_order(events, late, order)
+        lists = {name: _in_order(values, [getattr(e, name) for e in late], order) for name, values in lists.items()}
     return Read(rows, events, lists, refusals)
+
+
+def _in_order(values: Values, late: list[Any], order: list[int]) -> Values:
+    if isinstance(values, list):
+        together = values + late
+        return [together[i] for i in order]
+    return pa.concat_arrays([values, pa.array(late, values.type)]).take(pa.array(order))
 
 
 def _read_fast(items: Sequence[T], fast: Fast, decode: Callable[[T], Any]) -> _FastRead:
