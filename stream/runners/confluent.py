@@ -1,11 +1,11 @@
-"""The worker on confluent-kafka: one consumer reads every topic once, for all views."""
+"""The worker: one feed reads every topic once, for all views. confluent-kafka's feed is stream/source.py."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from features.kernel import Kernel
@@ -17,6 +17,7 @@ from stream.apply import Applier
 from stream.batch import Place
 from stream.bringup import BringUp
 from stream.checkpoint import Positions
+from stream.feed import Feed
 from stream.fold import ViewFold
 from stream.history import IMPORTED, History
 from stream.intake import Intake
@@ -25,7 +26,6 @@ from stream.placement import place_partition
 from stream.rejects import Rejects
 from stream.report import BringUpProgress, Progress, WorkerReport
 from stream.settings import StreamSettings
-from stream.source import Source
 from stream.store import Store
 from stream.topics import Topic, admin_client, describe_topics, ranges
 from stream.warmup import read_from
@@ -53,6 +53,7 @@ class ConfluentRunner:
         until_caught_up: bool,
         stop: threading.Event,
         progress: Progress,
+        open_feed: Callable[[StreamSettings], Feed],
     ) -> None:
         self._settings = settings
         self._history = history
@@ -67,7 +68,7 @@ class ConfluentRunner:
         self._topics = self._known_topics()
         self._rejects = Rejects(settings)
         self._intake = Intake(self._events, self._rejects, settings.schema_registry)
-        self._source = Source(settings, group=f"{settings.project}.stream")
+        self._source = open_feed(settings)
         self._patience = Patience(stop, settings.retry_max_s, self._source.wait)
         self._kernel = Kernel()
         self._store = Store.open(settings)
