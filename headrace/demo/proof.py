@@ -56,7 +56,8 @@ def prove(demo: Demo) -> None:
         report.check("vectors_equal", found.equal, found.compared, "of them equal, bit for bit")
         line.say(f"{found.equal:,} of {found.compared:,} served vectors are what training computes, bit for bit")
         if found.within_tolerance:
-            report.notes.append(("1e-9", f"is how {', '.join(found.within_tolerance)} is compared, a deviation"))
+            names = ", ".join(found.within_tolerance)
+            report.notes.append(("1e-9", f"is how close {names} must be, and is: a deviation has no exact bits"))
 
 
 def ask(demo: Demo) -> None:

@@ -21,7 +21,7 @@ REMARK_EVERY_S = 5.0
 """How often a log file (where no bar can move) hears how far a step is."""
 
 
-ORDER = ("events_", "landed_", "rejected_", "training_", "served_", "vectors_")
+ORDER = ("events_produced", "events_folded", "landed_", "rejected_", "training_", "served_", "vectors_")
 """How the summary is read: from what went in to what came out, by the beginning of a check's name."""
 
 

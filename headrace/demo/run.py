@@ -58,12 +58,12 @@ def _note(report: Report, evaluation: Evaluation) -> None:
     report.notes += [
         (
             f"{evaluation.auc_with_streaming:.3f}",
-            f"AUC with the streaming features, over {evaluation.rows_tested:,} flights of the last three months",
+            f"AUC with streaming features, on {evaluation.rows_tested:,} new flights",
         ),
         (f"{evaluation.auc_without:.3f}", "AUC of the same model without them"),
         (
             f"{evaluation.auc_at_gate_with_streaming:.3f}",
-            f"and {evaluation.auc_at_gate_without:.3f} without, over the flights that had not left early",
+            f"and {evaluation.auc_at_gate_without:.3f} without, on those that had not left early",
         ),
     ]
 
