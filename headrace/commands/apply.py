@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from headrace.complete import any_views
 from headrace.options import Json
 
 Replace = Annotated[
@@ -11,6 +12,7 @@ Replace = Annotated[
     typer.Option(
         "--replace",
         metavar="VIEW",
+        autocompletion=any_views,
         help="A view whose meaning may change: the new one is brought up beside the old and takes over. Repeatable.",
     ),
 ]

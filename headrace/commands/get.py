@@ -4,13 +4,21 @@ from typing import Annotated
 
 import typer
 
+from headrace.complete import keys as complete_keys
+from headrace.complete import services
 from headrace.options import Json
 
 
 def get(
-    service: Annotated[str, typer.Argument(help="A feature service, or features as view:feature,view:feature.")],
+    service: Annotated[
+        str,
+        typer.Argument(help="A feature service, or features as view:feature,view:feature.", autocompletion=services),
+    ],
     keys: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE …", help="Join keys and request columns, as origin=JFK.")
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE …", help="Join keys and request columns, as origin=JFK.", autocompletion=complete_keys
+        ),
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show where each value came from.")] = False,
     as_of: Annotated[

@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
+from headrace.complete import events
 from headrace.options import Json
 
 
 def import_(
-    event: Annotated[str, typer.Argument(help="The event type, as Flight, or its topic.")],
+    event: Annotated[str, typer.Argument(help="The event type, as Flight, or its topic.", autocompletion=events)],
     files: Annotated[list[Path], typer.Argument(metavar="FILE …", help="Parquet, CSV or JSON lines.")],
     json: Json = False,
 ) -> None:

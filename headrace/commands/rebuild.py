@@ -4,10 +4,11 @@ from typing import Annotated
 
 import typer
 
+from headrace.complete import views
 from headrace.options import Json
 
 
-def rebuild(view: Annotated[str, typer.Argument(help="The view.")], json: Json = False) -> None:
+def rebuild(view: Annotated[str, typer.Argument(help="The view.", autocompletion=views)], json: Json = False) -> None:
     """Fold a view anew, from Iceberg and then from Kafka. Until it is there, it answers 'not ready'."""
     from headrace.replace import rebuild as fold
     from headrace.settings import read_settings

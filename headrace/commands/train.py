@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from headrace.complete import services
 from headrace.options import Json
 
 
@@ -17,7 +18,7 @@ class KnownAt(StrEnum):
 
 
 def train(
-    service: Annotated[str, typer.Argument(help="The feature service.")],
+    service: Annotated[str, typer.Argument(help="The feature service.", autocompletion=services)],
     rows: Annotated[
         Path,
         typer.Option(

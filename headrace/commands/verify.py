@@ -4,11 +4,15 @@ from typing import Annotated
 
 import typer
 
+from headrace.complete import services
 from headrace.options import Json
 
 
 def verify(
-    service: Annotated[str, typer.Argument(help="The feature service; its vectors are logged where it says log=.")],
+    service: Annotated[
+        str,
+        typer.Argument(help="The feature service; its vectors are logged where it says log=.", autocompletion=services),
+    ],
     json: Json = False,
 ) -> None:
     """Recompute the served vectors offline, and say which differ and why. Fails if any value is a defect."""
