@@ -6,12 +6,15 @@ import json as json_module
 from base64 import b64decode, b64encode
 from typing import Any
 
+import pyarrow as pa
+
 from batch.duck import literal
 from batch.settings import BatchSettings
-from batch.sql import query
+from batch.sql import Session
 from headrace.settings import read_settings
 from headrace.terminal import out, print_json, print_table, say
-from schemas.errors import RequestError
+from schemas.errors import NotReady, RequestError
+from schemas.rejection import Reason
 
 COUNTS = (
     "SELECT topic, reason, count(*) AS count, max(kafka_timestamp) AS newest FROM rejects GROUP BY ALL ORDER BY ALL"
@@ -31,17 +34,23 @@ def run_counts() -> None:
 
 def run_list(topic: str | None, reason: str | None, limit: int, json: bool) -> None:
     """The newest ones."""
-    wanted = {"topic": topic, "reason": reason}
-    conditions = [f"{name} = {literal(value)}" for name, value in wanted.items() if value is not None]
-    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     order = "ORDER BY kafka_timestamp DESC, topic, kafka_partition, kafka_offset DESC"
-    rows = _ask(f"SELECT * FROM rejects {where} {order} LIMIT {limit}")
+    rows = _ask(f"SELECT * FROM rejects {condition(topic, reason)} {order} LIMIT {limit}")
     if json:
         print_json([_encoded(row) for row in rows])
     elif rows:
         print_table(SHOWN, [[_cell(row[column]) for column in SHOWN] for row in rows])
     else:
         say("there is no such reject; `headrace rejects` counts them by topic and reason")
+
+
+def condition(topic: str | None, reason: str | None) -> str:
+    """The WHERE for those of a topic, of a reason, of both, or for all. Raises RequestError for an unknown reason."""
+    if reason is not None and reason not in list(Reason):
+        raise RequestError("no such reason", got=repr(reason), hint=f"there are: {', '.join(Reason)}")
+    wanted = {"topic": topic, "reason": reason}
+    conditions = [f"{name} = {literal(value)}" for name, value in wanted.items() if value is not None]
+    return f"WHERE {' AND '.join(conditions)}" if conditions else ""
 
 
 def run_show(topic: str, partition: int, offset: int, json: bool) -> None:
@@ -68,8 +77,16 @@ def run_show(topic: str, partition: int, offset: int, json: bool) -> None:
         out().print(_text(value))
 
 
+def ask(text: str) -> pa.Table:
+    """The answer to a query over `rejects`. Raises NotReady where there is no such table yet."""
+    session = Session(read_settings(BatchSettings))
+    if "rejects" not in session.tables():
+        raise NotReady("there is no table of rejects yet", hint="run `headrace apply`")
+    return session.query(text)
+
+
 def _ask(text: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = query(text, read_settings(BatchSettings)).to_pylist()
+    rows: list[dict[str, Any]] = ask(text).to_pylist()
     return rows
 
 

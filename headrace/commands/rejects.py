@@ -1,4 +1,4 @@
-"""`headrace rejects`: list, show."""
+"""`headrace rejects`: list, show, replay."""
 
 from typing import Annotated
 
@@ -49,3 +49,16 @@ def show(
     from headrace.run_rejects import run_show
 
     run_show(topic, partition, offset, json)
+
+
+@rejects.command()
+def replay(
+    topic: Topic = None,
+    reason: Reason = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Send rejects to their topics once more, after the schema was mended: each that is an event now, exactly once."""
+    from headrace.run_replay import run_replay
+
+    run_replay(topic, reason, dry_run, json)
