@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from features.plan import ViewPlan
 from schemas.errors import ConfigError, DeliveryError, NotReady
 from schemas.row import Checkpoint, checkpoint_redis_key
 from stream.script import Script
 from stream.settings import StreamSettings
+from stream.wire import Command, Wire, open_wire
 
 DAMAGE = "HEADRACE"
 """How merge.lua begins an error of its own: a call or a stored value that can't be."""
@@ -44,35 +43,29 @@ class Answer(NamedTuple):
 
 
 class Store:
-    """One connection to Redis; not to be shared between threads.
+    """One connection to Redis, or to each master of a Cluster; not to be shared between threads.
 
     Every method raises StoreUnavailable where Redis is down, loading, out of memory, read-only or failing over, and
     DeliveryError where it holds what can't be.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
-        self._client = client
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
 
     @classmethod
     def open(cls, settings: StreamSettings) -> Store:
         """A store of its own connection; nothing is sent yet. A failed command is never sent again by the client."""
-        client = redis.Redis.from_url(
-            settings.redis_address(),
-            socket_timeout=settings.redis_timeout_s,
-            socket_connect_timeout=settings.redis_timeout_s,
-            retry=Retry(NoBackoff(), 0),
-            single_connection_client=False,
-        )
-        return cls(client)
+        return cls(open_wire(settings))
 
     def close(self) -> None:
         """Closes the connection."""
-        self._client.close()
+        self._wire.close()
 
     def check_policy(self) -> None:
         """Raises ConfigError for a Redis that may evict rows: a row gone beside its checkpoint is a silent zero."""
-        policy = str(self._ask(["INFO", "memory"])[0].get("maxmemory_policy", "noeviction"))
-        if policy != "noeviction":
+        [memories] = self._ask(Command(["INFO", "memory"]))
+        policy = next((p for p in map(_policy, memories) if p != "noeviction"), None)
+        if policy is not None:
             raise ConfigError(
                 "a Redis that holds features must never evict them",
                 got=f"maxmemory-policy {policy}",
@@ -81,7 +74,8 @@ class Store:
 
     def checkpoints(self, plan: ViewPlan) -> list[Checkpoint | None]:
         """The checkpoint of each shard, None where there is none."""
-        answers = self._ask(*(["GET", checkpoint_redis_key(plan.storage_id, shard)] for shard in range(plan.shards)))
+        keys = [checkpoint_redis_key(plan.storage_id, shard) for shard in range(plan.shards)]
+        answers = self._ask(*(Command(["GET", key], key) for key in keys))
         try:
             return [None if data is None else Checkpoint.decode(data) for data in answers]
         except ValueError as error:
@@ -98,32 +92,30 @@ class Store:
         unknown = [n for n, answer in enumerate(answers) if isinstance(answer, redis.exceptions.NoScriptError)]
         if unknown:
             texts = {calls[n].script.sha: calls[n].script.text for n in unknown}
-            self._ask(*(["SCRIPT LOAD", text] for text in texts.values()))
+            self._ask(*(Command(["SCRIPT LOAD", text]) for text in texts.values()))
             again = self._evaluate([calls[n] for n in unknown])
             for n, answer in zip(unknown, again, strict=True):
                 answers[n] = answer
         return [self._answer(call, answer) for call, answer in zip(calls, answers, strict=True)]
 
     def _evaluate(self, calls: Sequence[Call]) -> list[Any]:
-        pipeline = self._client.pipeline(transaction=False)
-        for call in calls:
-            _add(pipeline, "EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.arguments)
-        return self._execute(pipeline)
+        return self._execute(
+            [
+                Command(["EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.arguments], call.keys[0])
+                for call in calls
+            ]
+        )
 
-    def _ask(self, *commands: Sequence[object]) -> list[Any]:
-        pipeline = self._client.pipeline(transaction=False)
-        for command in commands:
-            _add(pipeline, *command)
-        answers = self._execute(pipeline)
+    def _ask(self, *commands: Command) -> list[Any]:
+        answers = self._execute(commands)
         for answer in answers:
             if isinstance(answer, Exception):
                 raise _unavailable(answer)
         return answers
 
-    @staticmethod
-    def _execute(pipeline: redis.client.Pipeline) -> list[Any]:
+    def _execute(self, commands: Sequence[Command]) -> list[Any]:
         try:
-            return list(pipeline.execute(raise_on_error=False))
+            return self._wire.execute(commands)
         except (redis.exceptions.RedisError, OSError) as error:
             raise _unavailable(error) from error
 
@@ -140,8 +132,8 @@ class Store:
         raise DeliveryError("the merge script answers {1, n} or {0, checkpoint}", got=repr(answer))
 
 
-def _add(pipeline: redis.client.Pipeline, *command: object) -> None:
-    pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+def _policy(memory: Mapping[str, Any]) -> str:
+    return str(memory.get("maxmemory_policy", "noeviction"))
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:

@@ -19,6 +19,7 @@ from schemas.row import NO_EVENT, Checkpoint, Position, checkpoint_redis_key, ha
 from stream.checkpoint import EXPECTATION
 from stream.script import has_variable_cells, merge_script
 from stream.store import Call, Store
+from stream.wire import SingleWire
 from tests.unit.stream.model import ModelEvent, Tile, encode, is_expired, make_plan, read_row, tiles_of
 
 TOPIC_ID = bytes(range(16))
@@ -28,7 +29,7 @@ RESOLUTIONS = ((10, 40), (100, 300), (0, 0))
 
 @pytest.fixture(scope="module")
 def store(redis_url: str) -> Store:
-    return Store(redis.Redis.from_url(redis_url))
+    return Store(SingleWire(redis.Redis.from_url(redis_url)))
 
 
 @pytest.fixture(scope="module")
