@@ -67,7 +67,8 @@ def run_lander(
 ) -> LandReport:
     """Lands all event topics and all logs of served vectors until `stop` is set, or what was there is landed.
 
-    `events`: the event types by name (`definitions.events`). Raises DeliveryError rather than skip or double an event.
+    `events`: the event types by name (`definitions.events`). Raises DeliveryError rather than skip or double an event,
+    NotReady where the schema registry can't be reached: what isn't landed then is landed by the next run.
     """
     ensure_tables(settings, definitions, lambda _: None)
     log = TopicLog(settings)
@@ -99,7 +100,8 @@ class _Lander:
         for spec in definitions.events.values():
             if spec.topic is not None:
                 target = _Target(catalog, events_table(spec.topic), on_step)
-                self._topics[spec.topic] = _Landing(spec.topic, target, rejects, Decoder(events[spec.name]).decode)
+                decoder = Decoder(events[spec.name], settings.schema_registry)
+                self._topics[spec.topic] = _Landing(spec.topic, target, rejects, decoder.decode)
         for service in definitions.services.values():
             topic = served_topic(service.name)
             target = _Target(catalog, served_table(service.name), on_step)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batch.collected import Collected
 from features.finish import Values
 from features.merge import read_records
 from features.plan import ViewPlan
@@ -74,13 +74,12 @@ def read_limited(
     `since[i]`: no feature of query i depends on an event before that instant.
     """
     limited = _Limited(records, keys, instants, limits, since)
-    values = [_Collected(len(instants)) for _ in features]
+    collected = Collected(len(features), len(instants))
     plain = np.flatnonzero(~limited.sees_too_much)
-    if len(plain):
-        _put(values, plain, read_records(plan, records, keys.take(pa.array(plain)), instants[plain], features))
+    collected.put(plain, read_records(plan, records, keys.take(pa.array(plain)), instants[plain], features))
     for queries, gathered, own_keys in limited.gathered():
-        _put(values, queries, read_records(plan, gathered, own_keys, instants[queries], features))
-    return [each.values() for each in values]
+        collected.put(queries, read_records(plan, gathered, own_keys, instants[queries], features))
+    return collected.values()
 
 
 class _Limited:
@@ -146,29 +145,6 @@ class _Limited:
             ],
             np.bool_,
         )
-
-
-class _Collected:
-    """Values of one feature, put together from parts."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._valid = np.zeros(count, np.bool_)
-        self._values: npt.NDArray[Any] | None = None
-
-    def put(self, index: Ints, part: Values) -> None:
-        if self._values is None:
-            self._values = np.zeros(self._count, part.values.dtype)
-        self._values[index] = part.values
-        self._valid[index] = part.valid
-
-    def values(self) -> Values:
-        return Values(np.zeros(0) if self._values is None else self._values, self._valid)
-
-
-def _put(collected: list[_Collected], index: Ints, parts: list[Values]) -> None:
-    for each, part in zip(collected, parts, strict=True):
-        each.put(index, part)
 
 
 def _entity_ranges(records: pa.Table, keys: pa.Array) -> tuple[Ints, Ints]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from batch.chunks import BATCH_ROWS, read_stream
 from batch.rows import check_rows, instants_us, read_rows
 from batch.scan import Scanner, Span
 from batch.settings import BatchSettings
 from features.finish import Values
 from features.kernel import Kernel
-from features.merge import read_records
 from features.plan import Definitions, ServicePlan, Source, ViewPlan
 from features.ranges import Ints
 from features.service import feature_columns, request_columns
@@ -45,16 +46,28 @@ def training_set(
     """
     plan = service_plan(definitions, service)
     given = check_rows(definitions, plan, read_rows(rows))
-    instants = instants_us(given)
+    return with_service(definitions, plan, given, instants_us(given), settings, snapshots=snapshots)
+
+
+def with_service(
+    definitions: Definitions,
+    service: ServicePlan,
+    rows: pa.Table,
+    instants: Ints,
+    settings: BatchSettings,
+    *,
+    snapshots: Mapping[str, int] | None = None,
+) -> pa.Table:
+    """Rows that were checked (`check_rows`), with the service's features behind them."""
     scanner = Scanner(settings)
     kernel = Kernel(threads=settings.threads, memory_limit=settings.memory_limit, spill=settings.spill)
     try:
         source = EventSource(scanner, snapshots or {})
         values = {
-            view: view_values(definitions.views[view], features, given, instants, kernel, source)
-            for view, features in definitions.needed(plan).items()
+            view: view_values(definitions.views[view], features, rows, instants, kernel, source, settings.threads)
+            for view, features in definitions.needed(service).items()
         }
-        return with_features(definitions, plan, given, values, kernel)
+        return with_features(definitions, service, rows, values, kernel)
     finally:
         kernel.close()
         scanner.close()
@@ -92,12 +105,13 @@ def view_values(
     instants: Ints,
     kernel: Kernel,
     source: EventSource,
+    threads: int,
 ) -> list[Values]:
     """Features of one view for rows with its join keys, at one instant each."""
     keys = kernel.entity_keys(plan, rows)
     relations = source.relations(plan, span_of(plan, features, instants))
-    records = kernel.records(plan, relations, keys=keys.unique())
-    return read_records(plan, records, keys, instants, features)
+    with closing(kernel.record_batches(plan, relations, keys.unique(), BATCH_ROWS)) as batches:
+        return read_stream(plan, batches, keys, instants, features, threads)
 
 
 def with_features(

@@ -1,28 +1,30 @@
 """What a feature means: the language in which views are declared. `from features import FeatureView, Mean, …`."""
 
 from features.aggregations import (
-    ApproxCountDistinct,
-    BottomK,
     Count,
-    CountDistinct,
     DecayedMean,
     DecayedSum,
     First,
-    FirstK,
-    Histogram,
     Kurtosis,
     Last,
-    LastK,
     Max,
     Mean,
     Min,
-    MostFrequent,
-    Quantile,
     Skew,
     StdDev,
     Sum,
-    TopK,
     Variance,
+)
+from features.collections import (
+    ApproxCountDistinct,
+    BottomK,
+    CountDistinct,
+    FirstK,
+    Histogram,
+    LastK,
+    MostFrequent,
+    Quantile,
+    TopK,
 )
 from features.derived import DerivedView, Request
 from features.lag import Lag
@@ -31,7 +33,6 @@ from features.source import Enriched, Union
 from features.udf import udf
 from features.view import Entity, FeatureView, LatestView
 from features.window import Calendar, Window
-from schemas.event import Event
 
 __all__ = [
     "ApproxCountDistinct",
@@ -44,7 +45,6 @@ __all__ = [
     "DerivedView",
     "Enriched",
     "Entity",
-    "Event",
     "FeatureService",
     "FeatureView",
     "First",

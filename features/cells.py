@@ -34,7 +34,7 @@ bound that does not depend on the order of arrival keeps them small:
     frequencies      value                      count int64      addition   the 1,001 smallest: over 1,000 is too many
     distinct         value, or md5 of text (16) —                           the `limit` smallest
     registers        register (2)               rank (1)         maximum    4,096 registers
-    buckets          bucket (4)                 count int64      addition   2,048 buckets of a sign, from the largest down
+    buckets          bucket (4)                 count int64      addition   2,048 buckets of a sign, largest first
     bins             bin (2)                    count int64      addition   one a bin
     by               md5 of the key (16)        key and cells    their own  the 256 smallest
     elements         index (2)                  cells            their own  4,096 elements
@@ -127,28 +127,22 @@ ENTRY_KINDS = frozenset(
 def layout(cell: Cell, value_type: str) -> Layout:
     """The layout of a cell of ENTRY_KINDS over single values of that type."""
     value = VARIABLE_SIZE if value_type in ("string", "bytes") else 8
-    match cell.kind:
-        case CellKind.FIRST_K | CellKind.LAST_K:
-            return Layout(ORDER_BYTES, value, "none", "first" if cell.kind is CellKind.FIRST_K else "last", cell.argument)
-        case CellKind.LAST_K_DISTINCT:
-            return Layout(value, ORDER_BYTES, "greater", "newest", cell.argument)
-        case CellKind.TOP_K | CellKind.BOTTOM_K:
-            return Layout(value, 8, "add", "last" if cell.kind is CellKind.TOP_K else "first", cell.argument)
-        case CellKind.FREQUENCIES:
-            return Layout(value, 8, "add", "first", cell.argument + 1)
-        case CellKind.DISTINCT:
-            return Layout(DIGEST_BYTES if value == VARIABLE_SIZE else 8, 0, "none", "first", cell.argument)
-        case CellKind.REGISTERS:
-            return Layout(2, 1, "greater")
-        case CellKind.BUCKETS:
-            return Layout(4, 8, "add", "collapse", 2 * BUCKETS_MAX + 1)
-        case CellKind.BINS:
-            return Layout(2, 8, "add")
-        case CellKind.BY:
-            return Layout(DIGEST_BYTES, VARIABLE_SIZE, "cells", "first", BY_KEYS_MAX)
-        case CellKind.ELEMENTS:
-            return Layout(2, VARIABLE_SIZE, "cells", "first", ELEMENTS_MAX)
-    raise KeyError(cell.kind)
+    k = cell.argument
+    layouts = {
+        CellKind.FIRST_K: Layout(ORDER_BYTES, value, "none", "first", k),
+        CellKind.LAST_K: Layout(ORDER_BYTES, value, "none", "last", k),
+        CellKind.LAST_K_DISTINCT: Layout(value, ORDER_BYTES, "greater", "newest", k),
+        CellKind.TOP_K: Layout(value, 8, "add", "last", k),
+        CellKind.BOTTOM_K: Layout(value, 8, "add", "first", k),
+        CellKind.FREQUENCIES: Layout(value, 8, "add", "first", k + 1),
+        CellKind.DISTINCT: Layout(DIGEST_BYTES if value == VARIABLE_SIZE else 8, 0, "none", "first", k),
+        CellKind.REGISTERS: Layout(2, 1, "greater"),
+        CellKind.BUCKETS: Layout(4, 8, "add", "collapse", 2 * BUCKETS_MAX + 1),
+        CellKind.BINS: Layout(2, 8, "add"),
+        CellKind.BY: Layout(DIGEST_BYTES, VARIABLE_SIZE, "cells", "first", BY_KEYS_MAX),
+        CellKind.ELEMENTS: Layout(2, VARIABLE_SIZE, "cells", "first", ELEMENTS_MAX),
+    }
+    return layouts[cell.kind]
 
 
 def input_type(inputs: tuple[Input, ...], cell: Cell, element: str | None) -> str:

@@ -61,7 +61,7 @@ class Values:
 
 
 class Finishing(NamedTuple):
-    """How a feature's cells become its values: its finish, the type of a value, its parameters, each query's instant."""
+    """How cells become values: the finish, the type of a value, the parameters, and each query's instant."""
 
     finish: Finish
     type: str
@@ -124,7 +124,7 @@ def _skew(states: list[State]) -> Values:
     n, _, m2, m3, _, least, greatest = states[0]
     count = np.maximum(_int(n), 1)
     with np.errstate(all="ignore"):
-        skew = (m3 / count) / (m2 / count) ** 1.5  # type: ignore[operator]
+        skew = (m3 / count) / (m2 / count) ** 1.5
     return Values(skew, (_int(n) > 0) & (least != greatest) & np.isfinite(skew))
 
 
@@ -172,7 +172,7 @@ def _decayed_sum(states: list[State], how: Finishing) -> Values:
     newest, total, weight = states[0]
     age = _int(newest) - (how.instant_us - how.lag_us)
     with np.errstate(all="ignore"):
-        value = total * np.exp2(age / how.parameters["half_life_us"])  # type: ignore[operator]
+        value = total * np.exp2(age / how.parameters["half_life_us"])
     return Values(value, (weight > 0) & np.isfinite(value))  # type: ignore[operator]
 
 

@@ -113,7 +113,8 @@ def _inner(
     """The payloads of cells inside cells: the key's bytes with their length, the words, the values of variable size."""
     kept = kept.append_column("r", pa.array(np.arange(len(kept))))
     found = query(
-        "SELECT row, r FROM entries JOIN kept USING (g, s) ORDER BY row", {"entries": table, "kept": kept.select(["g", "s", "r"])}
+        "SELECT row, r FROM entries JOIN kept USING (g, s) ORDER BY row",
+        {"entries": table, "kept": kept.select(["g", "s", "r"])},
     )
     chosen = int64_of(found["row"])
     parents = members.drop_columns(["g"] + (["element"] if "element" in members.column_names else [])).take(
@@ -136,7 +137,9 @@ def _inner(
     if not all(is_fixed(each) for each in cell.inner):
         more = var_blobs(cell.inner, partials, inside, nested)
     if cell.kind is CellKind.BY:
-        labels = canonical(labels_of(rows, inputs, cell, members, element).take(pa.array(int64_of(kept["row"])))).to_pylist()
+        labels = canonical(
+            labels_of(rows, inputs, cell, members, element).take(pa.array(int64_of(kept["row"])))
+        ).to_pylist()
     else:
         labels = [b""] * len(kept)
     return [
@@ -213,5 +216,3 @@ def _listed(parts: list[bytes] | Bytes) -> list[bytes]:
 
 def _sized(part: bytes, size: int) -> bytes:
     return _LENGTH.pack(len(part)) + part if size == VARIABLE_SIZE else part
-
-

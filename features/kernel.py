@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -107,6 +107,21 @@ class Kernel:
 
         Sorted by (key, t, position, offset). `keys` (texts of entity keys) leaves all other entities out.
         """
+        with self._sorted(plan, relations, keys) as text:
+            return self._query(text)
+
+    def record_batches(
+        self, plan: ViewPlan, relations: Sequence[Relation | None], keys: pa.Array | None, rows: int
+    ) -> Generator[pa.RecordBatch, None, None]:
+        """The same as `records`, in batches of about that many rows, so that they need not all fit into memory.
+
+        The kernel answers nothing else until the last batch is taken or the iterator is closed.
+        """
+        with self._sorted(plan, relations, keys) as text, _memory_errors():
+            yield from self._connection.sql(text).to_arrow_reader(rows)
+
+    @contextmanager
+    def _sorted(self, plan: ViewPlan, relations: Sequence[Relation | None], keys: pa.Array | None) -> Iterator[str]:
         self._declare_udfs(plan)
         with ExitStack() as stack:
             names = [self._relation(stack, f"source_{n}", relation) for n, relation in enumerate(relations)]
@@ -114,7 +129,7 @@ class Kernel:
             if keys is not None:
                 stack.enter_context(self._bound({"wanted": pa.table({"key": keys})}))
                 text = f"SELECT * FROM ({text}) SEMI JOIN wanted USING (key)"
-            return self._query(f'SELECT * FROM ({text}) ORDER BY key, t, position, "offset"')
+            yield f'SELECT * FROM ({text}) ORDER BY key, t, position, "offset"'
 
     def entity_keys(self, plan: ViewPlan, table: pa.Table) -> pa.Array:
         """The entity key's text for each row of a table with the view's join keys; null where a part is null."""
@@ -135,9 +150,10 @@ class Kernel:
         if not numbers:
             return {}
         groups = partials.select(["key", "tile_key"]).append_column("g", pa.array(np.arange(len(partials))))
+        placing = [name for name in events.column_names if name in ("key", "t", "ord") or name.startswith("cal")]
         found = self._over(
             f"SELECT ord, g FROM ({sql.tiles(plan, 'prepared')}) JOIN groups USING (key, tile_key) ORDER BY ord",
-            {"prepared": events.select([n for n in events.column_names if n in ("key", "t", "ord") or n[:3] == "cal"]), "groups": groups},
+            {"prepared": events.select(placing), "groups": groups},
         )
         members = events.drop_columns(["key"]).take(found["ord"]).append_column("g", found["g"])
         return {
@@ -189,14 +205,20 @@ class Kernel:
                 self._connection.unregister(name)
 
     def _query(self, text: str) -> pa.Table:
-        try:
+        with _memory_errors():
             return self._connection.sql(text).to_arrow_table()
-        except duckdb.OutOfMemoryException as error:
-            raise DataError(
-                "DuckDB's memory limit is too small for this step",
-                got=str(error).split("\n", 1)[0],
-                hint="raise the memory limit, or ask for fewer rows at once",
-            ) from error
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
+        raise DataError(
+            "DuckDB's memory limit is too small for this step",
+            got=str(error).split("\n", 1)[0],
+            hint="raise the memory limit, or ask for fewer rows at once",
+        ) from error
 
 
 def _with_periods(plan: ViewPlan, events: pa.Table) -> pa.Table:

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from features.aggregations import Aggregation
+from features.aggregation import Aggregation
 from features.errors import DefinitionError
 from features.window import Calendar, Lagged, Window, default_hop_us
 from schemas.duration import parse_duration

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-
 from features.entries import from_ordered
 from features.finish import Array, Finishing, Values, finish_fixed, typed
 from features.plan import Cell, CellKind
@@ -126,11 +125,11 @@ def _nested(cell: Cell, entries: Entries, how: Finishing, pairs: Pairs) -> Value
         # Keys are ranks of md5: those beyond the bound are the last ones of their query.
         starts = np.searchsorted(groups.query, groups.query, side="left")
         kept = np.flatnonzero(np.arange(len(groups.query)) - starts < BY_KEYS_MAX)
-        groups = groups._replace(
-            query=groups.query[kept], key=groups.key[kept], lo=groups.lo[kept], hi=groups.hi[kept]
-        )
+        groups = groups._replace(query=groups.query[kept], key=groups.key[kept], lo=groups.lo[kept], hi=groups.hi[kept])
     lengths = groups.hi - groups.lo
-    index = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths) + np.repeat(groups.lo, lengths)
+    index = (
+        np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths) + np.repeat(groups.lo, lengths)
+    )
     inside = Pairs(
         np.repeat(np.arange(len(groups.lo)), lengths), groups.entry[index], groups.tile[index], len(groups.lo)
     )
@@ -335,5 +334,3 @@ SUMMARIES: dict[CellKind, Callable[[Entries, Finishing, Pairs], Values]] = {
     CellKind.BINS: _histogram,
 }
 """How entries are summed up; cells of cells (BY, ELEMENTS) are finished inside."""
-
-

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from features.cells import is_entries, is_fixed
 from features.finish import Finishing, Values, finish_fixed
 from features.lists import Fixed, Pairs, Source, finish_any
+from features.lookup import Lookup
 from features.plan import LIFETIME, Feature, ViewPlan, WindowPlan
 from features.ranges import Ints, State, take
 from features.records import newest_of_rows, parse_hashes, parse_rows
@@ -33,11 +34,11 @@ def read_rows(
     plan: ViewPlan,
     rows: Sequence[bytes | None],
     generations: Sequence[bytes | None],
-    instant_us: int,
+    instant_us: int | Ints,
     features: Sequence[str],
     hashes: Sequence[Hash | None] | None = None,
 ) -> list[Values]:
-    """Features of entities, from their online rows, at one instant later than every event folded.
+    """Features of entities, from their online rows, at an instant later than every event folded: one, or each its own.
 
     `rows[i]` is an entity's row in Redis (None: there is none), `generations[i]` its shard's; a row of another
     generation is absent. `hashes[i]`: its HASH, where the plan has cells of variable size.
@@ -47,9 +48,15 @@ def read_rows(
     sources: dict[int, Source] = {}
     entities = np.arange(len(rows) + 1)
 
-    def inside(window: WindowPlan, tile_keys: Ints) -> Ints:
-        first, last = tile_key_range(window, plan.resolutions, np.array([instant_us], np.int64))
-        return np.flatnonzero((tile_keys >= first[0]) & (tile_keys < last[0]))
+    asked = np.atleast_1d(np.asarray(instant_us, np.int64))
+    if len(asked) and (asked == asked[0]).all():
+        asked = asked[:1]
+
+    def inside(window: WindowPlan, owners: Ints, tile_keys: Ints) -> Ints:
+        first, last = tile_key_range(window, plan.resolutions, asked)
+        if len(asked) > 1:
+            first, last = first.take(owners), last.take(owners)
+        return np.flatnonzero((tile_keys >= first) & (tile_keys < last))
 
     def source(cell: int) -> Source:
         if cell not in sources:
@@ -58,21 +65,21 @@ def read_rows(
 
     def select(window: WindowPlan, cell: int) -> Selected:
         if is_fixed(plan.cells[cell]):
-            index = inside(window, tiles.tile_keys)
+            index = inside(window, tiles.rows, tiles.tile_keys)
             bounds = np.searchsorted(tiles.rows.take(index), entities)
             return Selected(tiles.state(cell, index), None, bounds[:-1], bounds[1:])
         found = source(cell)
         assert isinstance(found, Fixed)
-        index = inside(window, fields.tile_keys)
+        index = inside(window, fields.rows, fields.tile_keys)
         bounds = np.searchsorted(fields.rows.take(index), entities)
         return Selected(take(found.state, index), found.pool, bounds[:-1], bounds[1:])
 
     def pairs(window: WindowPlan) -> Iterator[tuple[Pairs, Ints]]:
-        index = inside(window, fields.tile_keys)
+        index = inside(window, fields.rows, fields.tile_keys)
         chosen = Pairs(fields.rows.take(index), index, fields.tile_keys.take(index), len(rows))
         yield chosen, np.arange(len(rows))
 
-    instants = np.full(len(rows), instant_us, np.int64)
+    instants = np.broadcast_to(asked, len(rows)) if len(asked) else asked
     return [_value(plan, plan.feature(name), Reading(select, source, pairs, {}), instants) for name in features]
 
 
@@ -88,7 +95,7 @@ def read_records(
 
     A null key gives nulls; an entity that was never seen gives what no events give.
     """
-    lookup = _Lookup(records, keys)
+    lookup = Lookup(records, keys)
     sources: dict[int, Source] = {}
     ranges: dict[WindowPlan, tuple[Ints, Ints]] = {}
 
@@ -163,9 +170,7 @@ def _value(plan: ViewPlan, feature: Feature, reading: Reading, instant_us: Ints)
     return Values.concat(parts)
 
 
-def _merged(
-    plan: ViewPlan, window: WindowPlan, cell: int, reading: Reading
-) -> tuple[State, pa.Array | None]:
+def _merged(plan: ViewPlan, window: WindowPlan, cell: int, reading: Reading) -> tuple[State, pa.Array | None]:
     if (window, cell) not in reading.merged:
         chosen = reading.select(window, cell)
         kind, argument = plan.cells[cell].kind, plan.cells[cell].argument
@@ -195,23 +200,3 @@ def _in_turn(lengths: Ints) -> Iterator[Ints]:
         start = max(stop, 1)
         if start >= len(lengths):
             return
-
-
-class _Lookup:
-    """Finds, for queries (entity, instant), the first record of the entity at or after the instant."""
-
-    def __init__(self, records: pa.Table, keys: pa.Array) -> None:
-        record_keys = records["key"].combine_chunks()
-        times = records["t"].to_numpy()
-        self._times = np.unique(times)
-        entities = record_keys.unique()
-        codes = pc.index_in(record_keys, entities).to_numpy(zero_copy_only=False).astype(np.int64)
-        # (entity, rank of the time) as one integer: sorted, since the records are.
-        self._order = (codes << 32) | np.searchsorted(self._times, times)
-        found = pc.index_in(keys, entities)
-        self._seen = pc.is_valid(found).to_numpy(zero_copy_only=False)
-        self._codes = pc.fill_null(found, 0).to_numpy(zero_copy_only=False).astype(np.int64)
-
-    def at(self, instant_us: Ints) -> Ints:
-        wanted = (self._codes << 32) | np.searchsorted(self._times, instant_us)
-        return np.where(self._seen, np.searchsorted(self._order, wanted), 0)

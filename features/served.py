@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from features.plan import Definitions, ServicePlan
 from features.service import feature_columns, join_key_columns, request_columns
-from schemas.decode import EPOCH, Batch, Decoded
+from schemas.decode import Batch, Decoded
 from schemas.event import LOG_COLUMNS
 from schemas.rejection import DETAIL_CHARACTERS_MAX, Reason, Rejection
 from schemas.types import arrow_type, element_type, from_arrow, is_decimal, map_types
@@ -29,7 +29,7 @@ Convert = Callable[[Any], Any]
 
 KAFKA_COLUMNS = LOG_COLUMNS[:3]
 """Where a vector stands in the log; its Kafka key is no column, since the entity's keys are."""
-
+_EPOCH = datetime.fromtimestamp(0, UTC).replace(tzinfo=None)
 _EPOCH_DAY = date(1970, 1, 1)
 
 
@@ -136,7 +136,7 @@ def _rejection(batch: Batch, number: int, error: Exception) -> Rejection:
 def _instant_us(value: datetime | int) -> int:
     if isinstance(value, int):
         return value
-    since = value - EPOCH
+    since = value - _EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 

@@ -1,4 +1,4 @@
-"""What a view reads: one event type, several as one (Union), or one with another view's columns beside it (Enriched)."""
+"""What a view reads: an event type, several as one (Union), or one with another view's columns (Enriched)."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -30,7 +29,6 @@ from features.lists import Entries, Fixed, Source
 from features.plan import Cell, CellKind, Input
 from features.ranges import Ints
 from features.records import DECODE, event_state, split, text_state
-
 from schemas.row import WORD_BYTES
 from schemas.types import arrow_type, map_types
 
@@ -83,9 +81,7 @@ def _outer_of_events(
     return Entries(single, starts, digests, labels=_first_of_each(digests, labels), inner=inner)
 
 
-def of_bytes(
-    inputs: tuple[Input, ...], cell: Cell, payloads: list[bytes], element: str | None = None
-) -> Source:
+def of_bytes(inputs: tuple[Input, ...], cell: Cell, payloads: list[bytes], element: str | None = None) -> Source:
     """Cells of variable size, one of each payload."""
     type_name = input_type(inputs, cell, element)
     if not is_entries(cell):
@@ -233,5 +229,3 @@ def _from_canonical(labels: list[bytes], type_name: str) -> pa.Array:
     if type_name == "date":
         return pa.array(words.astype(np.int32)).view(pa.date32())
     return pa.array(words.view(np.float64) if type_name == "float64" else words).view(arrow_type(type_name))
-
-

@@ -124,7 +124,7 @@ def _decayed(half_life_us: int) -> Merge:
         weight_a = np.exp2((a[0] - newest) / half_life_us)  # type: ignore[operator]
         weight_b = np.exp2((b[0] - newest) / half_life_us)  # type: ignore[operator]
         with np.errstate(over="ignore"):
-            total, weight = (a[k] * weight_a + b[k] * weight_b for k in (1, 2))  # type: ignore[operator]
+            total, weight = (a[k] * weight_a + b[k] * weight_b for k in (1, 2))
         return (newest, total, weight)
 
     return merge_decayed

@@ -5,8 +5,8 @@
         return pc.divide(distance_miles, pc.divide(air_time_min, 60))
 
 A udf takes one Arrow array a parameter, named like the columns it reads, and returns an array (or a NumPy array, or a
-list) of the same length. It must treat each row alone; an error in a row is a null. It is never pickled: a plan names it
-by the hash of its source, and a process that folds or trains imports the same definitions.
+list) of the same length. It must treat each row alone; an error in a row is a null. It is never pickled: a plan names
+it by the hash of its source, and a process that folds or trains imports the same definitions.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class Udf:
         self.name = check_name("a udf", getattr(function, "__name__", None))
         parameters = inspect.signature(function).parameters.values()
         if not parameters or any(p.kind is not p.POSITIONAL_OR_KEYWORD or p.default is not p.empty for p in parameters):
-            raise DefinitionError("a udf takes the columns that it reads, by name", got=f"{self.name}{_shown(function)}")
+            raise DefinitionError(
+                "a udf takes the columns that it reads, by name", got=f"{self.name}{_shown(function)}"
+            )
         self.columns = tuple(parameter.name for parameter in parameters)
         try:
             self.type = from_annotation(returns)[0]
@@ -80,13 +82,13 @@ class Udf:
         count = len(arrays[0])
         try:
             return self._values(arrays, count)
-        except Exception:  # noqa: BLE001 - whatever a user's function raises is an error of its input
+        except Exception:
             return pa.concat_arrays([self._one(arrays, row) for row in range(count)])
 
     def _one(self, arrays: Sequence[pa.Array], row: int) -> pa.Array:
         try:
             return self._values([array.slice(row, 1) for array in arrays], 1)
-        except Exception:  # noqa: BLE001 - see above
+        except Exception:
             return pa.nulls(1, arrow_type(self.type))
 
     def _values(self, arrays: Sequence[pa.Array], count: int) -> pa.Array:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from features.aggregations import Aggregation
+from features.aggregation import Aggregation
 from features.errors import DefinitionError
 from features.expression import quote
 from features.lag import Lag, resolve_lags

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from features.aggregations import Aggregation, Composition, Last, Part
+from features.aggregation import Aggregation, Composition, Part
+from features.aggregations import Last
 from features.errors import DefinitionError
 from features.expression import Bound, bind
 from features.plan import (
@@ -273,9 +274,7 @@ def _bound(expression: str | Udf | None, columns: dict[str, str]) -> Bound | Non
 
 
 def _cell(draft: _Draft, part: Part, value: Bound | None, filtered: str | None) -> Cell:
-    return Cell(
-        part.kind, _input(draft, value if part.over_input else None, filtered), part.argument, (), part.edges
-    )
+    return Cell(part.kind, _input(draft, value if part.over_input else None, filtered), part.argument, (), part.edges)
 
 
 def _number(draft: _Draft, cell: Cell) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from features.applied import load_applied, save_applied
 from features.plan import Definitions
-from headrace.diff import Diff, compare, refuse_new_meanings
+from headrace.diff import Action, Diff, compare, refuse_new_meanings
 from headrace.load import Loaded, load_definitions
 from schemas.errors import NotReady
 from schemas.settings import ConnectionSettings
@@ -42,29 +42,43 @@ def plan(settings: ConnectionSettings, replace: Collection[str] = ()) -> Planned
 def apply(settings: ConnectionSettings, planned: Planned, report: Report) -> None:
     """Make the declared definitions the applied ones: topics, tables, Feast's registry, and last the document.
 
-    Raises ChangedMeaning where a registered name would change its meaning and --replace did not name it.
+    A replaced view is folded beside the old one first, so that it takes over whole; then the old one's rows go. Raises
+    ChangedMeaning where a registered name would change its meaning and --replace did not name it.
     """
     refuse_new_meanings(planned.diff)
     from batch.settings import BatchSettings
     from batch.tables import ensure_tables
-    from headrace.settings import read_settings
+    from headrace.settings import settings_for
     from stream.topics import ensure_topics
 
     with _alone(settings):
         report("Kafka's topics")
         ensure_topics(settings, planned.declared, report)
         report("Iceberg's tables")
-        ensure_tables(read_settings(BatchSettings, **_same(settings)), planned.declared, report)
+        ensure_tables(settings_for(BatchSettings, settings), planned.declared, report)
+        _bring_up(settings, planned, report)
         report("Feast's registry (importing Feast takes a few seconds)")
         from headrace.registry import write_registry
 
         write_registry(settings, planned.declared)
+        # What has come in meanwhile.
+        _bring_up(settings, planned, report)
         save_applied(settings.registry_address(), planned.declared)
+        if planned.applied is not None and _some_state_goes(planned.diff):
+            from headrace.replace import forget_old
+
+            forget_old(settings, planned.applied, planned.declared, report)
 
 
-def _same(settings: ConnectionSettings) -> dict[str, object]:
-    """What a command was told, for another package's settings."""
-    return {name: getattr(settings, name) for name in settings.model_fields_set}
+def _bring_up(settings: ConnectionSettings, planned: Planned, report: Report) -> None:
+    if planned.diff.replaced_views:
+        from headrace.replace import bring_up
+
+        bring_up(settings, planned.declared, planned.loaded.events, planned.diff.replaced_views, report)
+
+
+def _some_state_goes(diff: Diff) -> bool:
+    return any(change.kind == "view" and change.action in (Action.REPLACE, Action.REMOVE) for change in diff.changes)
 
 
 @contextmanager

@@ -15,10 +15,21 @@ import typer
 from typer.core import TyperGroup
 
 from headrace.commands.apply import apply
+from headrace.commands.demo import demo
 from headrace.commands.down import down
+from headrace.commands.get import get
+from headrace.commands.import_ import import_
+from headrace.commands.land import land
 from headrace.commands.plan import plan
+from headrace.commands.rebuild import rebuild
+from headrace.commands.rejects import rejects
+from headrace.commands.serve import serve
+from headrace.commands.sql import sql
 from headrace.commands.status import status
+from headrace.commands.stream import stream
+from headrace.commands.train import train
 from headrace.commands.up import up
+from headrace.commands.verify import verify
 from headrace.failures import exit_code_of
 
 
@@ -74,10 +85,15 @@ def headrace(
 
 
 GROUPS: dict[str, dict[str, Callable[..., None]]] = {
+    "Start here": {"demo": demo},
     "Local services": {"up": up, "down": down, "status": status},
     "Definitions": {"plan": plan, "apply": apply},
+    "Running": {"stream": stream, "land": land, "serve": serve},
+    "History": {"import": import_, "rebuild": rebuild},
+    "Answers": {"get": get, "train": train, "sql": sql, "verify": verify},
 }
 
+app.add_typer(rejects, name="rejects", rich_help_panel="Running")
 for panel, commands in GROUPS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=panel)(command)

@@ -99,7 +99,8 @@ def _say(text: str, code: int) -> int:
 def _called() -> str:
     """`headrace train`, if there is such a command."""
     folder = Path(__file__).with_name("commands")
-    command = [word for word in sys.argv[1:2] if word.isidentifier() and (folder / f"{word}.py").exists()]
+    files = {file.stem.rstrip("_") for file in folder.glob("*.py")}
+    command = [word for word in sys.argv[1:2] if word in files]
     return " ".join(["headrace", *command])
 
 

@@ -59,7 +59,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, rig
 
 @contextmanager
 def working(what: str) -> Iterator[Say]:
-    """Shows that work goes on; the yielded function changes the words. A log file gets each new line once."""
+    """Shows on a terminal that work goes on; the yielded function changes the words, and says them to a log file."""
     console = err()
     if not console.is_terminal:
         yield say

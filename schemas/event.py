@@ -12,17 +12,19 @@ import re
 import types
 from collections.abc import Sequence
 from datetime import date, datetime
-from typing import Any, ClassVar, get_args
+from decimal import Decimal
+from enum import Enum
+from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
 import msgspec
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Strict
+from pydantic import BaseModel, ConfigDict, FailFast, Strict
 
 from schemas.duration import parse_duration
 from schemas.errors import DefinitionError
 from schemas.types import TypeNotSupported, arrow_type, from_annotation
 
-FORMATS = ("json",)
+FORMATS = ("json", "avro", "protobuf")
 MAX_FUTURE = "5m"
 """How far ahead of the broker's clock an event may say it happened: producers' clocks differ by seconds."""
 DEDUPE_WITHIN = "1h"
@@ -81,12 +83,12 @@ class Event(BaseModel):
     `key=[…]`: the columns by which a producer keys its messages; they order a partition.
     `id=`, `dedupe_within="1h"`: copies with the same id are dropped (DESIGN §2).
     `max_future="5m"`: an event further ahead of the broker's clock is rejected.
-    `format=`: how a message is encoded: "json".
+    `format=`: how a message is encoded: "json" (the default), "avro" or "protobuf" (docs/formats.md).
 
     Raises DefinitionError for a keyword or a column that can't mean anything.
     """
 
-    # Strict: "12" is no number. Instants are lax (below): ISO text or epoch numbers.
+    # Strict: "12" is no number. What JSON can write as text alone is lax (below), and so is the same in every format.
     model_config = ConfigDict(
         strict=True, extra="ignore", allow_inf_nan=False, val_json_bytes="base64", ser_json_bytes="base64", frozen=True
     )
@@ -105,7 +107,7 @@ class Event(BaseModel):
             cls.__event_spec__ = _spec(cls, keywords)
         except DefinitionError as error:
             raise error.at(f"{cls.__module__}.{cls.__qualname__}") from None
-        _make_instants_lax(cls)
+        _set_how_pydantic_reads(cls)
 
     @classmethod
     def spec(cls) -> EventSpec:
@@ -238,17 +240,33 @@ def _format(name: Any) -> str:
     return str(name)
 
 
-def _make_instants_lax(event: type[Event]) -> None:
-    """Epoch numbers are instants too, as pydantic reads them: in milliseconds beyond ±2·10¹⁰, in seconds below."""
-    instants = [field for field in event.model_fields.values() if _is_instant(field.annotation)]
-    for field in instants:
-        field.metadata.append(Strict(False))
-    if instants:
+def _set_how_pydantic_reads(event: type[Event]) -> None:
+    """Instants, dates, decimals and Enums are read from what a format has for them: text, or a number.
+
+    An epoch number is an instant as pydantic reads it: in milliseconds beyond ±2·10¹⁰, in seconds below.
+    """
+    changed = False
+    for field in event.model_fields.values():
+        lax, is_list = _has_text_form(field.annotation), _is_list(field.annotation)
+        field.metadata += [Strict(False)] if lax else []
+        # One wrong item refuses the event; a megabyte of them would cost half a second to describe.
+        field.metadata += [FailFast()] if is_list else []
+        changed |= lax or is_list
+    if changed:
         # Names of a caller's scope are resolved already: nothing is looked up again.
         event.model_rebuild(force=True, _types_namespace={})
 
 
-def _is_instant(annotation: Any) -> bool:
-    if isinstance(annotation, types.UnionType) or getattr(annotation, "__origin__", None) is not None:
-        return any(_is_instant(each) for each in get_args(annotation))
-    return annotation in (datetime, date)
+def _is_list(annotation: Any) -> bool:
+    if isinstance(annotation, types.UnionType) or get_origin(annotation) in (Annotated, Union):
+        return any(_is_list(each) for each in get_args(annotation))
+    return get_origin(annotation) is list
+
+
+def _has_text_form(annotation: Any) -> bool:
+    if get_origin(annotation) is not None:
+        return any(_has_text_form(each) for each in get_args(annotation))
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        # A lax Enum of numbers would take True for 1.
+        return all(isinstance(each.value, str) for each in annotation)
+    return annotation in (datetime, date, Decimal)

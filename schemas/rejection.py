@@ -11,14 +11,22 @@ import pyarrow as pa
 DETAIL_CHARACTERS_MAX = 1_000
 """A decoder's message may quote its input, which may be megabytes."""
 
+MESSAGE_BYTES_MAX = 1 << 20
+"""1 MiB, what Kafka takes where nobody has said otherwise: an event is a row, and a row of a feature's inputs is small.
+What a larger one costs to read would be paid by everything behind it in its partition."""
+
 
 class Reason(StrEnum):
     """Why a message is no event. Closed: metrics, tables and people count by it."""
 
     EMPTY = "empty"
     """The message has no bytes (a tombstone)."""
+    TOO_LARGE = "too_large"
+    """The message is larger than MESSAGE_BYTES_MAX."""
     UNDECODABLE = "undecodable"
     """The bytes are not of the topic's format."""
+    UNKNOWN_SCHEMA = "unknown_schema"
+    """The registry has no schema under the number that the message names, or one that can't be read."""
     MISSING_FIELD = "missing_field"
     """A field without a default is absent."""
     WRONG_TYPE = "wrong_type"

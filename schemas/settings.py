@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from schemas.errors import ConfigError
+from schemas.registry import Registry
 
 LOCAL_FILE = "local.json"
 """Below `home`: where the local Kafka and Redis listen, written by `headrace up`."""
@@ -26,6 +27,7 @@ class ConnectionSettings(BaseSettings):
     """Home, project and connections. The environment goes before headrace.toml; each package adds its own knobs.
 
     `kafka_options` are librdkafka's (JSON in the environment), for SASL and TLS; `redis_url` takes rediss:// too.
+    `schema_registry_url` is https://… or file:///folder, `schema_registry_options` are confluent-kafka's client's.
     """
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_", toml_file="headrace.toml", frozen=True, extra="ignore")
@@ -37,6 +39,8 @@ class ConnectionSettings(BaseSettings):
     kafka_options: dict[str, SecretStr] = {}
     redis_url: SecretStr | None = None
     registry_url: SecretStr | None = None
+    schema_registry_url: SecretStr | None = None
+    schema_registry_options: dict[str, SecretStr] = {}
 
     @classmethod
     def settings_customise_sources(
@@ -82,6 +86,14 @@ class ConnectionSettings(BaseSettings):
         if self.registry_url:
             return self.registry_url.get_secret_value()
         return f"sqlite:///{(self.home / 'registry.db').absolute()}"
+
+    @cached_property
+    def schema_registry(self) -> Registry | None:
+        """Where the schemas of Avro and Protobuf messages stand; None where none is named: JSON needs none."""
+        if self.schema_registry_url is None:
+            return None
+        options = {name: value.get_secret_value() for name, value in self.schema_registry_options.items()}
+        return Registry(self.schema_registry_url.get_secret_value(), options)
 
     @property
     def rejects_topic(self) -> str:

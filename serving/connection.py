@@ -11,6 +11,7 @@ import asyncio
 import socket
 import threading
 from collections import deque
+from typing import cast
 
 import hiredis
 
@@ -31,8 +32,8 @@ class _Pipeline(asyncio.Protocol):
         self.open = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not checked: uvloop's transports are none of asyncio's classes.
+        self._transport = cast(asyncio.Transport, transport)
         self.open = True
 
     def data_received(self, data: bytes) -> None:

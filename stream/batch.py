@@ -71,6 +71,17 @@ class MicroBatch(NamedTuple):
         return MicroBatch(early, first), MicroBatch(late, second)
 
 
+def partitions_in(partitions: Ints) -> list[int]:
+    """The distinct ones; a partition is −1 or more, and there are few."""
+    found: list[int] = (np.flatnonzero(np.bincount(partitions + 1)) - 1).tolist()
+    return found
+
+
+def ends_of(partitions: Ints, offsets: Ints) -> dict[int, int]:
+    """The offset behind the last one, by partition."""
+    return {partition: int(offsets[partitions == partition].max()) + 1 for partition in partitions_in(partitions)}
+
+
 def newest_of_partitions(table: pa.Table, time: str) -> dict[int, int]:
     """The newest event of each partition of a table, in µs."""
     return {partition: newest for partition, _, newest in _last_of_partitions(table, time)}
@@ -98,6 +109,6 @@ def _last_of_partitions(table: pa.Table, time: str) -> Iterator[tuple[int, int, 
     """Partition, greatest offset, newest event."""
     partitions = table["kafka_partition"].to_numpy()
     offsets, times = table["kafka_offset"].to_numpy(), int64_of(table[time])
-    for partition in np.unique(partitions).tolist():
+    for partition in partitions_in(partitions):
         chosen = partitions == partition
         yield partition, int(offsets[chosen].max()), int(times[chosen].max())

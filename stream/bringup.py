@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 
 import pyarrow as pa
 
@@ -15,10 +16,10 @@ from features.kernel import Kernel
 from schemas.errors import HeadraceError
 from schemas.event import Event
 from stream.apply import Applier
-from stream.batch import MicroBatch, Place
+from stream.batch import MicroBatch, Place, ends_of
 from stream.fold import ViewFold
 from stream.history import History
-from stream.intake import Intake, ends_of
+from stream.intake import Intake
 from stream.patience import Patience, Stopped
 from stream.settings import StreamSettings
 from stream.source import Source
@@ -57,7 +58,7 @@ class BringUp(threading.Thread):
         self._stop_event = threading.Event()
         self._finishing: set[Place] = set()
         self._events = events
-        self._intake = Intake(events, rejects=None)
+        self._intake = Intake(events, rejects=None, registry=settings.schema_registry)
         self.patience = Patience(self._stop_event, settings.retry_max_s, self._stop_event.wait)
         self._folds = dict(folds)
 
@@ -106,7 +107,8 @@ class BringUp(threading.Thread):
         back = self.patience.until_done(lambda: read_from(source, self._intake, self._settings, unknown))
         source.read(kafka | back)
         while source.reading and not self._stop_event.is_set() and not applier.lost:
-            batch = self._intake.take(source.fetch(POLL_S))
+            fetched = source.fetch(POLL_S)
+            batch = self.patience.until_done(partial(self._intake.take, fetched))
             self.patience.waiting_for = source.waiting_for
             self._fold(applier, batch)
             done = {place for place in set(self._finishing) if place in source.reading}

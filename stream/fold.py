@@ -50,6 +50,8 @@ class ViewFold:
             mine = batch.only_topics(self._times.keys())
             return [call for half in mine.halves(self._times) for call in self.calls(kernel, half)]
         self.counts.update(deltas.counts)
+        if not deltas.keys:
+            return []
         bounds = np.searchsorted(deltas.shards, np.arange(self.plan.shards + 1))
         shards = np.flatnonzero(np.diff(bounds)).tolist()
         arguments = list(_arguments(deltas))

@@ -9,10 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from schemas.decode import Batch, Decoder, Message
+from schemas.decode import Batch, Decoder
 from schemas.event import Event
+from schemas.registry import Registry
+from schemas.rejection import Rejection
 from schemas.row import NO_EVENT
-from stream.batch import Ints, MicroBatch, Move, Place, newest_of_partitions
+from stream.batch import MicroBatch, Move, Place, ends_of, newest_of_partitions
 from stream.dedupe import Copies
 from stream.rejects import Rejects
 
@@ -20,22 +22,25 @@ from stream.rejects import Rejects
 class Fetched(NamedTuple):
     """Messages by topic, each partition's by ascending offset; the ends of partitions that are read to their end."""
 
-    messages: Mapping[str, Sequence[Message]]
+    batches: Mapping[str, Batch]
     ends: Mapping[Place, int]
 
 
 class Intake:
     """What one reader knows of the partitions it reads: how far it is, the newest good event, the ids seen.
 
-    `rejects` is None for a reader of offsets that another one reads, or has read, too.
+    `rejects` is None for a reader of offsets that another one reads, or has read, too. `registry` has the schemas of
+    messages in Avro and Protobuf.
     """
 
-    def __init__(self, events: Mapping[str, type[Event]], rejects: Rejects | None) -> None:
+    def __init__(
+        self, events: Mapping[str, type[Event]], rejects: Rejects | None, registry: Registry | None = None
+    ) -> None:
         self.counts: Counter[str] = Counter()
         self.positions: dict[Place, int] = {}
         self._newest: dict[Place, int] = {}
         self._rejects = rejects
-        self._decoders = {topic: Decoder(event) for topic, event in events.items()}
+        self._decoders = {topic: Decoder(event, registry) for topic, event in events.items()}
         self._copies = {topic: Copies(event.spec()) for topic, event in events.items() if event.spec().id is not None}
 
     def begin(self, place: Place, start: int, newest_us: int) -> None:
@@ -53,18 +58,17 @@ class Intake:
             self._copies[place[0]].forget(place[1])
 
     def take(self, fetched: Fetched) -> MicroBatch:
-        """The batch of these messages. Its rejections are put, but not flushed."""
+        """The batch of these messages. Its rejections are put, but not flushed.
+
+        Raises NotReady, having taken nothing, where a schema of them can't be asked for now: call again.
+        """
         tables: dict[str, pa.Table] = {}
         moves: dict[Place, Move] = {}
-        for topic, messages in fetched.messages.items():
-            batch = Batch.of(topic, messages)
-            decoded = self._decoders[topic].decode(batch)
-            if decoded.rejections and self._rejects is not None:
-                fresh = [r for r in decoded.rejections if r.offset >= self.positions[topic, r.partition]]
-                self.counts["rejected"] += len(fresh)
-                self._rejects.put(fresh)
-            ends = ends_of(batch.partitions, batch.offsets)
-            table, moved = self.take_table(topic, decoded.table, ends)
+        read = {topic: self._decoders[topic].decode(batch) for topic, batch in fetched.batches.items()}
+        for topic, decoded in read.items():
+            self._reject(topic, decoded.rejections)
+            batch = fetched.batches[topic]
+            table, moved = self.take_table(topic, decoded.table, ends_of(batch.partitions, batch.offsets))
             moves |= moved
             if len(table):
                 tables[topic] = table
@@ -100,6 +104,10 @@ class Intake:
         """How far back a topic's ids are needed; 0 where it has none."""
         return self._decoders[topic].spec.dedupe_within_us if topic in self._copies else 0
 
+    def _reject(self, topic: str, rejections: Sequence[Rejection]) -> None:
+        if self._rejects is not None and rejections:
+            self._rejects.put([each for each in rejections if each.offset >= self.positions[topic, each.partition]])
+
     def _moved(self, ends: Mapping[Place, int], newest: Mapping[int, int]) -> dict[Place, Move]:
         moves = {}
         for place, end in ends.items():
@@ -116,8 +124,3 @@ class Intake:
         for partition in ends:
             keep &= (partitions != partition) | (offsets >= self.positions[topic, partition])
         return table if keep.all() else table.filter(pa.array(keep))
-
-
-def ends_of(partitions: Ints, offsets: Ints) -> dict[int, int]:
-    """The offset behind the last one, by partition."""
-    return {partition: int(offsets[partitions == partition].max()) + 1 for partition in np.unique(partitions).tolist()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 
@@ -15,6 +16,8 @@ FLUSH_TIMEOUT_S = 10.0
 MESSAGE_BYTES_MAX = 8 << 20
 """A rejection carries its message in base64; a message is at most 1 MiB where nobody has said otherwise."""
 HOPELESS = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.INVALID_CONFIG)
+
+log = logging.getLogger(__name__)
 
 
 class Rejects:
@@ -71,6 +74,10 @@ class Rejects:
             hint="see that the topic exists (`headrace apply` makes it) and that the broker is up",
         )
 
+    def close(self) -> None:
+        """Lets the producer go; what is not flushed is lost, and no checkpoint has moved past it."""
+        self._producer = None
+
     def _send(self, producer: Producer, number: int, rejection: Rejection, left: set[int]) -> None:
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is None:
@@ -99,6 +106,7 @@ class Rejects:
                     "enable.idempotence": True,
                     "message.max.bytes": MESSAGE_BYTES_MAX,
                     "linger.ms": 0,
+                    "logger": log,
                 }
             )
         return self._producer

@@ -78,7 +78,8 @@ _MOMENTS4 = Fixed(
 elseif b1 > 0 then
   local n, d = a1 + b1, b2 - a2
   local u, v = a1 / n, b1 / n
-  a5 = a5 + b5 + d ^ 4 * (a1 * v * (u * u - u * v + v * v)) + 6 * d * d * (u * u * b3 + v * v * a3) + 4 * d * (u * b4 - v * a4)
+  a5 = a5 + b5 + d ^ 4 * (a1 * v * (u * u - u * v + v * v)) + 4 * d * (u * b4 - v * a4)
+  a5 = a5 + 6 * d * d * (u * u * b3 + v * v * a3)
   a4 = a4 + b4 + d ^ 3 * (a1 * v * (u - v)) + 3 * d * (u * b3 - v * a3)
   a3 = a3 + b3 + d * d * (a1 * v)
   a1, a2, a6, a7 = n, a2 + d * v, math.min(a6, b6), math.max(a7, b7)

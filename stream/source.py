@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
+import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from schemas.decode import Message as DecodableMessage
+from schemas.decode import Batch
 from schemas.errors import DeliveryError, NotReady
-from stream.batch import Place
+from stream.batch import Place, partitions_in
+from stream.columns import Columns, rows_of
 from stream.intake import Fetched
 from stream.settings import StreamSettings
 
 OFFSETS_TIMEOUT_S = 15.0
+CHUNK_MESSAGES = 2_048
+"""Messages that are taken from the client at once: as many as stay in the processor's cache while columns are made."""
 PASSING = (
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._TRANSPORT,
@@ -31,6 +36,8 @@ PASSING = (
     KafkaError._UNKNOWN_TOPIC,
 )
 """Errors that the client gets over by itself: they are reasons for waiting, not for ending."""
+
+log = logging.getLogger(__name__)
 
 
 class Source:
@@ -51,6 +58,7 @@ class Source:
         self._consumer = Consumer(
             {
                 **settings.kafka_config(),
+                "logger": log,
                 "group.id": group,
                 "partition.assignment.strategy": "cooperative-sticky",
                 "session.timeout.ms": settings.session_timeout_ms,
@@ -105,13 +113,22 @@ class Source:
 
         Raises DeliveryError for an offset that Kafka no longer has, and whatever else the client can't get over.
         """
-        messages = self._kept or self._consumer.consume(self._events_max, 0)
-        self._kept = []
+        columns: dict[str, Columns] = {}
+        ends: dict[Place, int] = {}
+        messages, self._kept = self._kept, []
+        messages = messages or self._consumer.consume(CHUNK_MESSAGES, 0)
         if not messages and timeout_s > 0:
             messages = self._consumer.consume(1, timeout_s)
-            if messages:
-                messages += self._consumer.consume(self._events_max - 1, 0)
-        return self._sorted_out(messages)
+        count = 0
+        while messages:
+            count += len(messages)
+            self._sort(messages, columns, ends)
+            room = self._events_max - count
+            messages = self._consumer.consume(min(room, CHUNK_MESSAGES), 0) if room > 0 else []
+        if columns:
+            self.waiting_for = ""
+        batches = {topic: self._wanted(found.batch()) for topic, found in columns.items()}
+        return Fetched({topic: batch for topic, batch in batches.items() if len(batch)}, ends)
 
     def wait(self, seconds: float) -> None:
         """Lets time pass while nothing is taken in: the group goes on to see this member as alive."""
@@ -145,29 +162,40 @@ class Source:
         if offsets:
             self._consumer.commit(offsets=offsets, asynchronous=True)
 
-    def _sorted_out(self, messages: Sequence[Message]) -> Fetched:
-        topics: dict[str, list[Message]] = {}
-        ends: dict[Place, int] = {}
-        reading = self._reading
-        for message in messages:
-            error = message.error()
-            if error is not None:
-                self._take_error(error, message, ends)
-                continue
-            self.waiting_for = ""
-            place, offset = _place_of(message)
-            # After a rebalance, or a new start, what was fetched before may still come.
-            if place in reading and offset >= reading[place]:
-                reading[place] = offset + 1
-                topics.setdefault(place[0], []).append(message)
-        # The client's messages answer what `schemas.decode.Message` asks; their stubs say so less exactly.
-        return Fetched(cast("dict[str, list[DecodableMessage]]", topics), ends)
+    def _sort(self, messages: list[Message], columns: dict[str, Columns], ends: dict[Place, int]) -> None:
+        errors = list(map(Message.error, messages))
+        failed = [n for n, error in enumerate(errors) if error is not None]
+        if failed:
+            for n in failed:
+                self._take_error(cast(KafkaError, errors[n]), messages[n], ends)
+            messages = [message for error, message in zip(errors, messages, strict=True) if error is None]
+        topics = list(map(Message.topic, messages))
+        distinct = set(topics)
+        for topic in distinct:
+            mine = messages
+            if len(distinct) > 1:
+                mine = [message for name, message in zip(topics, messages, strict=True) if name == topic]
+            columns.setdefault(topic or "", Columns(topic or "")).add(mine)
+
+    def _wanted(self, batch: Batch) -> Batch:
+        """Without what was fetched before a rebalance or a new start and comes now."""
+        stale = np.zeros(len(batch), np.bool_)
+        for partition in partitions_in(batch.partitions):
+            place, mine = (batch.topic, partition), batch.partitions == partition
+            start = self._reading.get(place)
+            offsets = batch.offsets[mine]
+            if start is None or int(offsets.min()) < start:
+                stale |= mine & (True if start is None else batch.offsets < start)
+            if start is not None:
+                self._reading[place] = max(start, int(offsets.max()) + 1)
+        return rows_of(batch, np.flatnonzero(~stale)) if stale.any() else batch
 
     def _take_error(self, error: KafkaError, message: Message, ends: dict[Place, int]) -> None:
         code = error.code()
-        place, offset = _place_of(message)
+        topic, partition, offset = message.topic(), message.partition(), message.offset()
+        place = (topic or "", -1 if partition is None else partition)
         if code == KafkaError._PARTITION_EOF:
-            if place in self._reading and offset >= self._reading[place]:
+            if place in self._reading and offset is not None and offset >= self._reading[place]:
                 ends[place] = offset
         elif code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             if place in self._reading:
@@ -198,9 +226,3 @@ class Source:
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._kept = []
         self._on_revoke(consumer, partitions)
-
-
-def _place_of(message: Message) -> tuple[Place, int]:
-    """Partition and offset; an error of the client as a whole has neither."""
-    topic, partition, offset = message.topic(), message.partition(), message.offset()
-    return (topic or "", -1 if partition is None else partition), -1 if offset is None else offset

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
@@ -98,11 +98,30 @@ def describe_topics(admin: AdminClient, names: Iterable[str]) -> dict[str, Topic
 def ranges(admin: AdminClient, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Range]:
     """What each partition holds now. Raises NotReady where Kafka does not answer."""
     wanted = [TopicPartition(topic, partition) for topic, partition in partitions]
-    if not wanted:
-        return {}
-    earliest = dict(_offsets(admin, wanted, OffsetSpec.earliest()))  # type: ignore[no-untyped-call]
-    ends = _offsets(admin, wanted, OffsetSpec.latest())  # type: ignore[no-untyped-call]
-    return {place: Range(earliest[place], end) for place, end in ends}
+    earliest, latest = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    first = dict(_offsets(admin, dict.fromkeys(wanted, earliest), IsolationLevel.READ_UNCOMMITTED))
+    ends = _offsets(admin, dict.fromkeys(wanted, latest), IsolationLevel.READ_UNCOMMITTED)
+    return {place: Range(first[place], end) for place, end in ends}
+
+
+def stable_ends(admin: AdminClient, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    """Up to where events are decided: the end, or the first one of a transaction that is still open.
+
+    Raises NotReady where Kafka does not answer.
+    """
+    wanted = {TopicPartition(*place): OffsetSpec.latest() for place in partitions}  # type: ignore[no-untyped-call]
+    return dict(_offsets(admin, wanted, IsolationLevel.READ_COMMITTED))
+
+
+def offsets_at(admin: AdminClient, times_ms: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int]:
+    """The first offset of each partition whose broker's timestamp is not before the time; the end if there is none.
+
+    Raises NotReady where Kafka does not answer.
+    """
+    specs = {TopicPartition(*place): OffsetSpec.for_timestamp(at) for place, at in times_ms.items()}  # type: ignore[no-untyped-call]
+    found = dict(_offsets(admin, specs, IsolationLevel.READ_UNCOMMITTED))
+    ends = stable_ends(admin, [place for place, offset in found.items() if offset < 0])
+    return found | ends
 
 
 def unreachable(error: KafkaException) -> NotReady:
@@ -111,13 +130,11 @@ def unreachable(error: KafkaException) -> NotReady:
 
 
 def _offsets(
-    admin: AdminClient, partitions: list[TopicPartition], spec: OffsetSpec
+    admin: AdminClient, specs: Mapping[TopicPartition, OffsetSpec], isolation: IsolationLevel
 ) -> Iterator[tuple[tuple[str, int], int]]:
-    futures = admin.list_offsets(
-        dict.fromkeys(partitions, spec),
-        isolation_level=IsolationLevel.READ_UNCOMMITTED,
-        request_timeout=TIMEOUT_S,
-    )
+    if not specs:
+        return
+    futures = admin.list_offsets(dict(specs), isolation_level=isolation, request_timeout=TIMEOUT_S)
     for partition, future in futures.items():
         try:
             yield (partition.topic, partition.partition), future.result().offset

@@ -170,8 +170,9 @@ class HeadraceLoggingDestination(LoggingDestination):
 
 
 def settings_of(config: RepoConfig) -> BatchSettings:
-    """The settings of a Feast repository: its folder is HEADRACE_HOME."""
-    return BatchSettings(home=config.repo_path, project=config.project)
+    """The settings of a Feast repository: HEADRACE_HOME is the offline store's `home:`, or the repository's folder."""
+    home = getattr(config.offline_store, "home", None) or config.repo_path
+    return BatchSettings(home=home, project=config.project)
 
 
 def _options(namespace: str, table: str, more: dict[str, str] | None = None) -> DataSourceProto.CustomSourceOptions:

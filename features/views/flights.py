@@ -76,6 +76,7 @@ route_history = FeatureView(
     owner=OWNER,
     description="What a route's flights usually do",
     features={
+        "arrivals": Count(),
         "delay_mean_6h": Mean("arr_delay_min", over="6h"),
         "delay_mean_24h": Mean("arr_delay_min", over="24h"),
         "delay_mean_7d": Mean("arr_delay_min", over="7d"),

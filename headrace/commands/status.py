@@ -7,10 +7,11 @@ def status(json: Json = False) -> None:
     """Show whether Kafka and Redis answer, where they are, and how far the workers have come."""
     from headrace.settings import read_settings
     from headrace.status import look
-    from headrace.terminal import print_json
+    from headrace.terminal import print_json, working
     from schemas.settings import ConnectionSettings
 
-    state = look(read_settings(ConnectionSettings))
+    with working("looking"):
+        state = look(read_settings(ConnectionSettings))
     if json:
         print_json(state.as_json())
     else:

@@ -12,9 +12,12 @@ from collections.abc import Mapping
 from schemas.errors import HeadraceError
 from schemas.settings import ConnectionSettings
 
+_LIBC = ctypes.CDLL(None)
 STOP_TIMEOUT_S = 60.0
 LOG_LINES_SHOWN = 8
 PR_SET_PDEATHSIG = 1
+ENDED_AS_TOLD = (0, 128 + signal.SIGTERM, -signal.SIGTERM)
+"""Exit codes of a process that finished its work after SIGTERM; uvicorn ends by the signal itself."""
 
 
 class ProcessFailed(HeadraceError):
@@ -62,7 +65,7 @@ class Process:
             raise ProcessFailed(
                 f"the {self.name} did not stop", got=f"no end within {STOP_TIMEOUT_S:.0f} s", hint=f"see {self.log}"
             ) from None
-        if code not in (0, 128 + signal.SIGTERM):
+        if code not in ENDED_AS_TOLD:
             self.check()
 
     def kill(self) -> None:
@@ -80,4 +83,4 @@ def _environment(settings: ConnectionSettings) -> Mapping[str, str]:
 def _end_with_parent() -> None:
     """Where the system can (Linux), a process gets SIGTERM when the demo is gone without having said so."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,15 +40,23 @@ class Produced:
     broken: list[BrokenMessage] = field(default_factory=list)
 
 
-def produce(timeline: Timeline, settings: ConnectionSettings, progress: Callable[[int], None]) -> Produced:
-    """Produces everything in order; `progress` hears how many messages are acknowledged.
+def produce(
+    timeline: Timeline,
+    settings: ConnectionSettings,
+    produced: Produced,
+    progress: Callable[[int], None],
+    stop: threading.Event,
+) -> None:
+    """Produces everything in order, unless `stop` is set; `produced` and `progress` grow with what is acknowledged.
 
     Raises DeliveryError where Kafka refuses a message or does not acknowledge all of them.
     """
-    options = {"enable.idempotence": "true", "linger.ms": "20"}
-    producer = Producer(settings.kafka_config() | options, logger=logging.getLogger(__name__))
-    produced = Produced()
+    # Below errors, the client remarks on every retry of a broker that has just started.
+    options = {"enable.idempotence": "true", "linger.ms": "20", "log_level": "3"}
+    producer = Producer(settings.kafka_config() | options)
     for slice_ in timeline.slices():
+        if stop.is_set():
+            return
         while len(producer) > IN_FLIGHT_MAX:
             producer.poll(0.1)
         for topic in timeline.specs:
@@ -64,7 +72,6 @@ def produce(timeline: Timeline, settings: ConnectionSettings, progress: Callable
             got=f"{produced.messages:,} of {len(timeline):,} within {FLUSH_TIMEOUT_S:.0f} s",
             hint="see `headrace status` and the broker's log",
         )
-    return produced
 
 
 def _message(message: Message, produced: Produced) -> dict[str, Any]:

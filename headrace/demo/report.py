@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +12,17 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 Figure = int | float | str | bool
+REMARK_EVERY_S = 5.0
+"""How often a log file (where no bar can move) hears how far a step is."""
+
+
+ORDER = ("events_", "landed_", "rejected_", "training_", "served_", "vectors_")
+"""How the summary is read: from what went in to what came out, by the beginning of a check's name."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ class Report:
     seconds: dict[str, float] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)
     figures: dict[str, Figure] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -49,69 +56,111 @@ class Report:
 
     @contextmanager
     def step(self, name: str, what: str) -> Iterator[Line]:
-        """One step: a spinner (or a bar) while it works, a line with its time when it is done."""
+        """One step: a spinner and bars while it works, a line with its time when it is done."""
         started = time.monotonic()
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        line = Line(what)
-        with Progress(*columns, console=self.console, transient=True) as progress:
-            line.attach(progress)
+        with Line(what, self.console) as line:
             yield line
         self.seconds[name] = round(time.monotonic() - started, 2)
-        self.console.print(f"[green]✓[/] {line.said or what} [dim]{self.seconds[name]:.1f} s[/]", highlight=False)
+        done = Text.assemble(("✓ ", "green"), line.said or what, (f"  {self.seconds[name]:.1f} s", "dim"))
+        self.console.print(done)
 
     def check(self, name: str, got: int, expected: int, of: str) -> None:
         """Notes a comparison; the demo goes on and fails at its end, so that everything that is off is seen at once."""
         check = Check(name, got, expected, of)
         self.checks.append(check)
         if not check.ok:
-            self.console.print(f"[red]✗ {check.of}: {check.got:,}; expected {check.expected:,}[/]", highlight=False)
+            self.console.print(Text(f"✗ {of}: {got:,}; expected {expected:,}", "red"))
 
     def panel(self) -> Panel:
         """The summary."""
         table = Table.grid(padding=(0, 2))
-        for check in self.checks:
+        table.add_column()
+        table.add_column(justify="right")
+        table.add_column()
+        for check in sorted(self.checks, key=_place):
             count = f"{check.got:,}" if check.ok else f"{check.got:,} of {check.expected:,}"
-            table.add_row("[green]✓[/]" if check.ok else "[red]✗[/]", Text(count, justify="right"), check.of)
-        for note in self.notes:
-            table.add_row("", "", note)
-        verdict = "[green]all checks hold[/]" if self.ok else "[red]not all checks hold[/]"
-        total = sum(self.seconds.values())
-        return Panel(table, title="headrace demo", subtitle=f"{verdict} · {total:.0f} s", expand=False)
+            table.add_row(Text("✓", "green") if check.ok else Text("✗", "red"), Text(count), Text(check.of))
+        for number, words in self.notes:
+            table.add_row("", Text(number), Text(words))
+        verdict = ("all of it holds", "green") if self.ok else ("not all of it holds", "red")
+        total = Text.assemble(" ", verdict, f" · {sum(self.seconds.values()):.0f} s ")
+        return Panel(table, title=" headrace demo ", subtitle=total, expand=False)
 
-    def write(self, path: Path) -> None:
-        """demo.json: the figures by name, the seconds by step, the checks, and whether all is well."""
+    def document(self) -> dict[str, object]:
+        """What demo.json holds: the figures by name, the seconds by step, the checks, and whether all is well."""
         checks = {
             check.name: {"got": check.got, "expected": check.expected, "ok": check.ok, "what": check.of}
             for check in self.checks
         }
-        document = {**self.figures, "seconds": self.seconds, "checks": checks, "ok": self.ok}
+        return {**self.figures, "seconds": self.seconds, "checks": checks, "ok": self.ok}
+
+    def write(self, path: Path) -> None:
+        """Writes the document, all or nothing."""
         scratch = path.with_suffix(".json.new")
-        scratch.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        scratch.write_text(json.dumps(self.document(), indent=2, ensure_ascii=False) + "\n")
         scratch.replace(path)
 
 
 class Line:
-    """The line of a step that is at work. Bars are made as they are first heard of."""
+    """A step at work: bars on a terminal, a remark now and then in a log file. For any thread."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, console: Console) -> None:
         self.said = ""
         self._what = what
-        self._progress: Progress | None = None
+        self._console = console
+        self._shares: dict[str, str] = {}
+        self._next_remark = time.monotonic() + REMARK_EVERY_S
+        self._lock = threading.Lock()
         self._bars: dict[str, TaskID] = {}
+        self._progress = (
+            Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TaskProgressColumn(),
+                console=console,
+                transient=True,
+            )
+            if console.is_terminal
+            else None
+        )
 
-    def attach(self, progress: Progress) -> None:
-        """Shows the line in a running display."""
-        self._progress = progress
-        self._bars[""] = progress.add_task(self._what, total=None)
+    def __enter__(self) -> Line:
+        if self._progress is not None:
+            self._progress.start()
+            self._bars[""] = self._progress.add_task(self._what, total=None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def now(self, text: str) -> None:
+        """What is being done at the moment."""
+        self._what = text
+        if self._progress is not None:
+            self._progress.update(self._bars[""], description=text)
 
     def bar(self, name: str, done: int, total: int) -> None:
-        """How far a part of the step is. May be called from any thread."""
-        if self._progress is None:
-            return
-        if name not in self._bars:
-            self._bars[name] = self._progress.add_task(name, total=total)
-        self._progress.update(self._bars[name], completed=done, total=total)
+        """How far a part of the step is."""
+        with self._lock:
+            if self._progress is None:
+                self._shares[name] = f"{name} {done / max(total, 1):.0%}"
+                self._remark()
+                return
+            if name not in self._bars:
+                self._bars[name] = self._progress.add_task(f"  {name}", total=total)
+            self._progress.update(self._bars[name], completed=done, total=total)
 
     def say(self, text: str) -> None:
         """What stands in the line when the step is done."""
         self.said = text
+
+    def _remark(self) -> None:
+        if time.monotonic() >= self._next_remark:
+            self._next_remark = time.monotonic() + REMARK_EVERY_S
+            self._console.print(Text(f"  {self._what}: {', '.join(self._shares.values())}"))
+
+
+def _place(check: Check) -> int:
+    return next((at for at, beginning in enumerate(ORDER) if check.name.startswith(beginning)), len(ORDER))

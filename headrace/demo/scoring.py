@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
 import numpy as np
@@ -13,15 +13,28 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from batch.compare import TOLERANCE, inexact_features
 from batch.settings import BatchSettings
 from batch.training import training_set
 from features.plan import Definitions
-from headrace.demo.model import Model
 from headrace.demo.over_http import SERVICE, TIMEOUT_S, Answer, ask, entities_of
 from headrace.demo.rows import training_rows
 from schemas.settings import ConnectionSettings
 
-WAYS = ("HTTP", "feast SDK", "Feast's remote client", "training set")
+if TYPE_CHECKING:
+    from headrace.demo.model import Model
+
+
+class Way(NamedTuple):
+    """A way to fetch vectors, for programs and for people."""
+
+    key: str
+    words: str
+
+
+SDK = Way("sdk", "by the feast SDK")
+REMOTE = Way("remote", "by Feast's remote client")
+TRAINING = Way("training", "of a training set at their instants")
 REMOTE_STORE = """\
 # Written by `headrace demo`: Feast's own client of a feature server.
 project: {project}
@@ -39,12 +52,10 @@ Features = Mapping[str, list[Any]]
 
 @dataclass(frozen=True)
 class Scored:
-    """Flights with P(late), and by way how many vectors equal those over HTTP, bit for bit."""
+    """P(late) of each flight, and by way how many vectors equal those over HTTP."""
 
-    flights: pd.DataFrame
     scores: npt.NDArray[np.float64]
-    instants: list[str]
-    equal: dict[str, int]
+    equal: dict[Way, int]
 
 
 def score(
@@ -55,20 +66,29 @@ def score(
     batch: BatchSettings,
     applied: Definitions,
 ) -> Scored:
-    """The flights' vectors as of now: over HTTP, by the SDK, by Feast's remote client, and from the event log."""
+    """The flights' chances by what is known now."""
+    answer, equal = vectors_by_every_way(flights, url, settings, batch, applied)
+    rows = training_rows(flights)
+    for name, values in answer.features.items():
+        rows = rows.append_column(name, pa.array(values))
+    return Scored(model.predict(rows), equal)
+
+
+def vectors_by_every_way(
+    flights: pd.DataFrame, url: str, settings: ConnectionSettings, batch: BatchSettings, applied: Definitions
+) -> tuple[Answer, dict[Way, int]]:
+    """The flights' vectors over HTTP, and how many by each other way are the same."""
     entities = entities_of(flights)
     with httpx.Client(base_url=url, timeout=TIMEOUT_S) as client:
         answer = ask(client, entities)
     others = {
-        WAYS[1]: _by_sdk(str(settings.home), entities),
-        WAYS[2]: _by_sdk(_remote_repository(settings, url), entities),
-        WAYS[3]: _by_training(flights, answer, batch, applied),
+        SDK: _by_sdk(str(settings.home), entities),
+        REMOTE: _by_sdk(_remote_repository(settings, url), entities),
+        TRAINING: _by_training(flights, answer, batch, applied),
     }
-    equal = {way: _equal_rows(answer.features, features) for way, features in others.items()}
-    rows = training_rows(flights)
-    for name, values in answer.features.items():
-        rows = rows.append_column(name, pa.array(values))
-    return Scored(flights, model.predict(rows), answer.instants, equal)
+    service = applied.services[SERVICE]
+    within = {f"{view}__{feature}" for view, feature in inexact_features(applied, service)}
+    return answer, {way: _equal_vectors(answer.features, features, within) for way, features in others.items()}
 
 
 def _by_sdk(repository: str, entities: Mapping[str, list[Any]]) -> Features:
@@ -98,9 +118,18 @@ def _by_training(flights: pd.DataFrame, answer: Answer, batch: BatchSettings, ap
     return {name: computed[name].to_pylist() for name in answer.features}
 
 
-def _equal_rows(these: Features, those: Features) -> int:
-    """How many vectors are equal in every value; none where the features differ in name."""
+def _equal_vectors(these: Features, those: Features, within: set[str]) -> int:
+    """How many vectors are equal in every value, those `within` a tolerance so; none where features differ in name."""
     if these.keys() != those.keys():
         return 0
-    pairs: Iterator[Any] = zip(*(zip(these[name], those[name], strict=True) for name in these), strict=True)
-    return sum(all(one == other for one, other in vector) for vector in pairs)
+    columns = [
+        [_is_equal(one, other, name in within) for one, other in zip(these[name], those[name], strict=True)]
+        for name in these
+    ]
+    return sum(all(vector) for vector in zip(*columns, strict=True))
+
+
+def _is_equal(one: object, other: object, within: bool) -> bool:
+    if within and isinstance(one, float) and isinstance(other, float):
+        return abs(one - other) <= TOLERANCE * max(1.0, abs(one))
+    return one == other

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import redis
@@ -28,7 +28,11 @@ HINT = "give the demo a home of its own: HEADRACE_HOME=.headrace-demo headrace d
 
 
 def start_over(
-    settings: ConnectionSettings, batch: BatchSettings, known: Iterable[Definitions], service: str, topics: list[str]
+    settings: ConnectionSettings,
+    batch: BatchSettings,
+    known: Iterable[Definitions],
+    service: str,
+    topics: Sequence[str],
 ) -> None:
     """Deletes topics, tables and online rows of an earlier run; `known`: declared and applied definitions.
 
@@ -51,7 +55,7 @@ def start_over(
         _delete_rows(settings, definitions, set(topics))
 
 
-def note_topics(settings: ConnectionSettings, names: list[str]) -> None:
+def note_topics(settings: ConnectionSettings, names: Sequence[str]) -> None:
     """Notes the ids of the topics that this run is about to fill."""
     found = describe_topics(admin_client(settings), names)
     path = _note(settings.home)

@@ -141,8 +141,10 @@ class LocalKafka:
 
     def _format(self, command: list[str], properties: Path) -> None:
         """A crash in the middle leaves no meta.properties, so the next start formats again."""
+        # With an equals sign: an id may begin with a dash.
+        options = [f"--cluster-id={self._cluster_id()}", f"--config={properties}"]
         run = subprocess.run(
-            [*command, "kafka.tools.StorageTool", "format", "-t", self._cluster_id(), "-c", str(properties)],
+            [*command, "kafka.tools.StorageTool", "format", *options],
             capture_output=True,
             text=True,
             timeout=FORMAT_TIMEOUT_S,

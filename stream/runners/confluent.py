@@ -66,7 +66,7 @@ class ConfluentRunner:
         self._admin = admin_client(settings)
         self._topics = self._known_topics()
         self._rejects = Rejects(settings)
-        self._intake = Intake(self._events, self._rejects)
+        self._intake = Intake(self._events, self._rejects, settings.schema_registry)
         self._source = Source(settings, group=f"{settings.project}.stream")
         self._patience = Patience(stop, settings.retry_max_s, self._source.wait)
         self._kernel = Kernel()
@@ -124,7 +124,7 @@ class ConfluentRunner:
         self._place((self._source.given - self._placed) | (self._applier.lost & self._source.given))
         self._watch_bring_ups()
         fetched = self._source.fetch(POLL_S)
-        batch = self._intake.take(fetched)
+        batch = self._patience.until_done(lambda: self._intake.take(fetched))
         self._ended |= fetched.ends.keys() & self._source.given
         self._patience.until_done(self._rejects.flush)
         if batch.moves:
@@ -325,6 +325,7 @@ class ConfluentRunner:
         self._chores.shutdown(wait=False, cancel_futures=True)
         self._applier.close()
         self._source.close()
+        self._rejects.close()
         self._store.close()
         self._kernel.close()
 

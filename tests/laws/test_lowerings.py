@@ -14,7 +14,6 @@ from stream import script
 from tests.laws.cells import SUBJECTS
 
 
-
 def _has_layout(kind: CellKind) -> bool:
     try:
         return bool(layout(Cell(kind, 0, 1), "int64"))

@@ -55,7 +55,9 @@ CASES: dict[str, Case] = {
         [of("Variance", "x"), of("StdDev", "x"), of("Variance", "x", where=ROOM_1)],
         {"x": near_a_mean},
     ),
-    "higher_moments": Case("x n", [of("Skew", "x"), of("Kurtosis", "x"), of("Skew", "n")], {"x": near_a_mean, "n": small}),
+    "higher_moments": Case(
+        "x n", [of("Skew", "x"), of("Kurtosis", "x"), of("Skew", "n")], {"x": near_a_mean, "n": small}
+    ),
     "decayed": Case(
         "x", [of("DecayedSum", "x", half_life="6h"), of("DecayedMean", "x", half_life="5m")], {"x": near_a_mean}
     ),
@@ -65,7 +67,9 @@ CASES: dict[str, Case] = {
     "last_k_distinct": Case(
         "n s", [of("LastK", "n", k=2, distinct=True), of("LastK", "s", k=3, distinct=True)], {"n": small}
     ),
-    "top_k": Case("x n s price", [of("TopK", column, k=k) for column, k in (("x", 3), ("n", 2), ("s", 3), ("price", 2))]),
+    "top_k": Case(
+        "x n s price", [of("TopK", column, k=k) for column, k in (("x", 3), ("n", 2), ("s", 3), ("price", 2))]
+    ),
     "bottom_k": Case("x n raw day", [of("BottomK", column, k=2) for column in ("x", "n", "raw", "day")], {"n": small}),
     "most_frequent": Case("n s", [of("MostFrequent", "n", k=2), of("MostFrequent", "s", k=1)], {"n": small}),
     "count_distinct": Case(

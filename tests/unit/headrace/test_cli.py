@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 HEADRACE = [sys.executable, "-m", "headrace"]
-COMMANDS = (
-    "up down status plan apply import rebuild maintain rejects stream land materialize train serve get sql verify demo"
-).split()
+COMMANDS = ["up", "down", "status", "plan", "apply", "import", "rebuild", "maintain", "rejects", "stream", "land"]
+COMMANDS += ["materialize", "train", "serve", "get", "sql", "verify", "demo"]
 
 
 def run(*arguments: str, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -79,6 +78,16 @@ def test_settings_come_from_the_file_and_the_environment_goes_before(tmp_path: P
     assert state["project"] == "from_env"
     assert state["kafka"] == "127.0.0.1:1"
     assert state["answers"] == {"kafka": False, "redis": False}
+
+
+def test_a_misspelt_setting_is_remarked_on(tmp_path: Path) -> None:
+    (tmp_path / "headrace.toml").write_text('redis_ulr = "redis://x"\n')
+    done = run("status", cwd=tmp_path, HEADRACE_KAFKA_BOOTSRAP="x:1", HEADRACE_SERVE_PORT="1")
+    assert (
+        "HEADRACE_KAFKA_BOOTSRAP is no setting and is not used; did you mean HEADRACE_KAFKA_BOOTSTRAP?" in done.stderr
+    )
+    assert "redis_ulr is no setting and is not used; did you mean redis_url?" in done.stderr
+    assert "SERVE_PORT" not in done.stderr
 
 
 def test_a_password_is_never_shown(tmp_path: Path) -> None:

@@ -44,6 +44,12 @@ def test_up_twice_is_one_of_each_and_down_stops_both(home: Path) -> None:
     assert down(home) == []
 
 
+def test_a_cluster_id_may_begin_with_a_dash(home: Path) -> None:
+    (home / "kafka").mkdir(parents=True)
+    (home / "kafka" / "cluster-id").write_text("-AAAAAAAAAAAAAAAAAAAAA")
+    assert set(up(home, ["kafka"])) == {"kafka"}
+
+
 def test_killed_services_come_back_with_their_data_at_the_same_address(home: Path) -> None:
     first = up(home)
     client = redis.Redis.from_url(first["redis"])

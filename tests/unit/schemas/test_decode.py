@@ -1,5 +1,4 @@
 import json
-from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -7,8 +6,6 @@ from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import AliasChoices, Field, field_validator
 
 from schemas.decode import Batch, Decoded, Decoder
@@ -181,26 +178,6 @@ def test_schemas_that_only_pydantic_can_check() -> None:
     assert reason(Fussy, body(colour="blue")) == (Reason.BAD_VALUE, "colour")
     assert reason(Fussy, body(sensor="x")) == (Reason.BAD_VALUE, "sensor")
     assert reason(Fussy, body(amount="1.234"))[0] == Reason.BAD_VALUE
-
-
-JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
-    max_leaves=4,
-)
-
-
-@given(st.lists(st.fixed_dictionaries({}, optional=dict.fromkeys(Reading.model_fields, JSON_VALUES)), max_size=5))
-def test_the_fast_path_reads_as_pydantic_does(fields: Sequence[dict[str, Any]]) -> None:
-    values = [json.dumps(GOOD | each).encode() for each in fields]
-    slow = Decoder(Reading)
-    slow._fast = None
-    batch = Batch.of("readings", [FakeMessage(value, offset) for offset, value in enumerate(values)])
-    by_pydantic, by_both = slow.decode(batch), Decoder(Reading).decode(batch)
-    integral = [r.offset for r in by_pydantic.rejections if r.path == "level" and r.reason is Reason.WRONG_TYPE]
-    if not integral:  # 3.0 is an integer to the fast path, which is stricter nowhere else
-        assert by_both.table.equals(by_pydantic.table)
-    assert len(by_both.table) + len(by_both.rejections) == len(values)
 
 
 def test_rejections_survive_the_topic_and_the_table() -> None:

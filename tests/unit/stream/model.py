@@ -43,7 +43,7 @@ FORMATS = {
 }
 
 
-def merge(kind: CellKind, a: State, b: State) -> State:
+def merge(kind: CellKind, a: State, b: State) -> State:  # noqa: PLR0911
     match kind:
         case CellKind.COUNT:
             return (a[0] + b[0],)

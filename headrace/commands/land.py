@@ -1,0 +1,19 @@
+"""`headrace land`."""
+
+from typing import Annotated
+
+import typer
+
+from headrace.options import Json
+
+
+def land(
+    until_caught_up: Annotated[
+        bool, typer.Option("--until-caught-up", help="End when all that was there is landed.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Run the lander: Kafka's events, rejects and served vectors into the Iceberg event log, exactly once."""
+    from headrace.run_land import run_land
+
+    run_land(until_caught_up, json)

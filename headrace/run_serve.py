@@ -1,0 +1,57 @@
+"""`headrace serve`: the server over what is applied, its log of served vectors on Kafka."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+
+from headrace.settings import read_settings
+from headrace.terminal import say
+from headrace.wiring import applied_definitions
+from schemas.errors import ConfigError
+from serving.server import run
+from serving.settings import ServingSettings
+from stream.log import KafkaLog
+from stream.settings import StreamSettings
+
+LOOPBACKS = ("127.0.0.1", "localhost", "::1")
+
+
+def run_serve(host: str | None, port: int | None, workers: int | None) -> None:
+    """Serve until a signal. Raises NotReady where nothing is applied, ConfigError where the port is taken."""
+    settings = read_settings(ServingSettings, serve_host=host, serve_port=port, serve_workers=workers)
+    definitions = applied_definitions(settings)
+    _check_port(settings)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if settings.serve_host not in LOOPBACKS:
+        say(f"listening on {settings.serve_host}: whoever reaches it reads every feature")
+    say(f"serving {', '.join(definitions.services) or 'no service yet'} on {_url(settings)}; Ctrl-C stops it")
+    logs = any(service.log > 0 for service in definitions.services.values())
+    run(settings, make_log if logs else None)
+
+
+def make_log() -> KafkaLog:
+    """Where served vectors are logged: each of the server's processes makes its own."""
+    return KafkaLog(read_settings(StreamSettings))
+
+
+def _check_port(settings: ServingSettings) -> None:
+    family = socket.AF_INET6 if ":" in settings.serve_host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.serve_host, settings.serve_port))
+        except OSError as error:
+            taken = error.errno == errno.EADDRINUSE
+            raise ConfigError(
+                "the port is taken" if taken else "the server can't listen there",
+                where=f"{settings.serve_host}:{settings.serve_port}",
+                got=str(error),
+                hint="stop what listens there, or name another one with --port",
+            ) from None
+
+
+def _url(settings: ServingSettings) -> str:
+    host = f"[{settings.serve_host}]" if ":" in settings.serve_host else settings.serve_host
+    return f"http://{host}:{settings.serve_port}"

@@ -1,0 +1,68 @@
+"""`headrace stream`: a worker over the applied definitions, restored from Iceberg where Redis has lost something."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from batch.history import IcebergHistory
+from batch.settings import BatchSettings
+from headrace.follow import run_following
+from headrace.settings import read_settings, settings_for
+from headrace.stopping import stop_on_signals
+from headrace.terminal import print_json, say
+from headrace.ticker import ticker
+from headrace.wiring import Project
+from stream.report import WorkerReport
+from stream.settings import StreamSettings
+from stream.worker import run_worker
+
+
+def run_stream(runner: str, until_caught_up: bool, metrics_port: int | None, json: bool) -> None:
+    """Run until a signal, or until caught up; then say what was done."""
+    settings = read_settings(StreamSettings, metrics_port=metrics_port)
+    history = IcebergHistory(settings_for(BatchSettings, settings))
+
+    def work(project: Project, stop: threading.Event) -> WorkerReport:
+        with ticker(f"folding {', '.join(project.definitions.views)}") as tick:
+            return run_worker(
+                project.definitions,
+                project.events,
+                settings,
+                history=history,
+                until_caught_up=until_caught_up,
+                stop=stop,
+                progress=lambda report: tick(_counts(report), report.waiting_for),
+                runner=runner,
+            )
+
+    with stop_on_signals() as stop:
+        reports = run_following(settings, stop, work)
+    for report in reports if not json else ():
+        say(_counts(report))
+    if json:
+        print_json(_as_json(reports))
+
+
+def _counts(report: WorkerReport) -> str:
+    parts = [f"{report.events:,} events", f"{report.rejected_total:,} rejected"]
+    if report.copies:
+        parts.append(f"{report.copies:,} copies dropped")
+    parts += [
+        f"bringing up {', '.join(each.views)} from {each.topic}-{each.partition}: {each.position:,} of {each.target:,}"
+        for each in report.bringing_up
+    ]
+    if report.caught_up:
+        parts.append("caught up")
+    return ", ".join(parts)
+
+
+def _as_json(reports: list[WorkerReport]) -> dict[str, Any]:
+    """The sums; `runs` has each run's own: there is one more whenever other definitions were applied."""
+    runs = [report._asdict() | {"bringing_up": [each._asdict() for each in report.bringing_up]} for report in reports]
+    return {
+        "events": sum(report.events for report in reports),
+        "rejected": sum(report.rejected_total for report in reports),
+        "caught_up": reports[-1].caught_up,
+        "runs": runs,
+    }

@@ -1,0 +1,83 @@
+"""A HEADRACE_HOME with the shop applied, its state in Redis, and the server as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from features.applied import save_applied
+from headrace.registry import write_registry
+from serving.settings import ServingSettings
+from tests.unit.serving.online import Online
+from tests.unit.serving.shop import definitions
+from tests.unit.serving.test_read import ORDERS
+
+
+@pytest.fixture(scope="module")
+def online(redis_url: str) -> Iterator[Online]:
+    state = Online(redis_url, definitions(f"shop_{uuid.uuid4().hex[:10]}"))
+    state.add({"Order": ORDERS})
+    yield state
+    state.kernel.close()
+    state.redis.close()
+
+
+@pytest.fixture(scope="module")
+def home(online: Online, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A HEADRACE_HOME as `headrace apply` leaves it."""
+    home = tmp_path_factory.mktemp("home")
+    settings = ServingSettings(
+        home=home,
+        project=online.definitions.project,
+        redis_url=online.url,  # type: ignore[arg-type]
+        kafka_bootstrap="127.0.0.1:1",
+    )
+    save_applied(settings.registry_address(), online.definitions)
+    write_registry(settings, online.definitions)
+    return home
+
+
+@pytest.fixture(scope="module")
+def server_url(online: Online, home: Path) -> Iterator[str]:
+    """A running server."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        **os.environ,
+        "HEADRACE_HOME": str(home),
+        "HEADRACE_PROJECT": online.definitions.project,
+        "HEADRACE_REDIS_URL": online.url,
+        "HEADRACE_SERVE_PORT": str(port),
+    }
+    code = "from serving.server import run; from serving.settings import ServingSettings; run(ServingSettings())"
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_ready(url, process)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def wait_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the server ended"
+        try:
+            if httpx.get(f"{url}/ready").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+    raise AssertionError("the server did not get ready")
