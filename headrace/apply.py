@@ -46,23 +46,23 @@ def apply(settings: ConnectionSettings, planned: Planned, report: Report) -> Non
     ChangedMeaning where a registered name would change its meaning and --replace did not name it.
     """
     refuse_new_meanings(planned.diff)
-    from batch.settings import BatchSettings
-    from batch.tables import ensure_tables
-    from headrace.settings import settings_for
     from stream.topics import ensure_topics
 
     with _alone(settings):
         report("Kafka's topics")
         ensure_topics(settings, planned.declared, report)
-        report("Iceberg's tables")
-        ensure_tables(settings_for(BatchSettings, settings), planned.declared, report)
-        _bring_up(settings, planned, report)
+        if planned.diff.replaced_views:
+            _bring_up(settings, planned, report)
+        else:
+            _make_tables(settings, planned, report)
         report("Feast's registry (importing Feast takes a few seconds)")
         from headrace.registry import write_registry
 
         write_registry(settings, planned.declared)
-        # What has come in meanwhile.
-        _bring_up(settings, planned, report)
+        if planned.diff.replaced_views:
+            # What has come in meanwhile; then the tables, which workers of the old meaning still write to.
+            _bring_up(settings, planned, report)
+            _make_tables(settings, planned, report)
         save_applied(settings.registry_address(), planned.declared)
         if planned.applied is not None and _some_state_goes(planned.diff):
             from headrace.replace import forget_old
@@ -70,11 +70,23 @@ def apply(settings: ConnectionSettings, planned: Planned, report: Report) -> Non
             forget_old(settings, planned.applied, planned.declared, report)
 
 
-def _bring_up(settings: ConnectionSettings, planned: Planned, report: Report) -> None:
-    if planned.diff.replaced_views:
-        from headrace.replace import bring_up
+def _make_tables(settings: ConnectionSettings, planned: Planned, report: Report) -> None:
+    from batch.set_aside import set_aside
+    from batch.settings import BatchSettings
+    from batch.tables import ensure_tables
+    from headrace.settings import settings_for
 
-        bring_up(settings, planned.declared, planned.loaded.events, planned.diff.replaced_views, report)
+    report("Iceberg's tables")
+    batch = settings_for(BatchSettings, settings)
+    if planned.diff.replaced_views:
+        set_aside(batch, planned.declared, report)
+    ensure_tables(batch, planned.declared, report)
+
+
+def _bring_up(settings: ConnectionSettings, planned: Planned, report: Report) -> None:
+    from headrace.replace import bring_up
+
+    bring_up(settings, planned.declared, planned.loaded.events, planned.diff.replaced_views, report)
 
 
 def _some_state_goes(diff: Diff) -> bool:

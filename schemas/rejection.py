@@ -14,6 +14,11 @@ DETAIL_CHARACTERS_MAX = 1_000
 MESSAGE_BYTES_MAX = 1 << 20
 """1 MiB, what Kafka takes where nobody has said otherwise: an event is a row, and a row of a feature's inputs is small.
 What a larger one costs to read would be paid by everything behind it in its partition."""
+ENCODED_BYTES_MAX = 1_000_000
+"""What a producer sends and a broker takes where nobody has said otherwise."""
+VALUE_BYTES_KEPT = 512 << 10
+KEY_BYTES_KEPT = 64 << 10
+"""Of a message whose rejection is larger: in base64, a value and a key of this size stay below ENCODED_BYTES_MAX."""
 
 
 class Reason(StrEnum):
@@ -92,9 +97,48 @@ def rejections_table(rejections: Sequence[Rejection]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=REJECTS_SCHEMA)
 
 
+def rejections_of(table: pa.Table) -> list[Rejection]:
+    """The rejections in rows of REJECTS_SCHEMA."""
+    stamps = table["kafka_timestamp"].cast(pa.int64()).to_pylist()
+    return [
+        Rejection(
+            reason=Reason(row["reason"]),
+            detail=row["detail"],
+            path=row["path"],
+            topic=row["topic"],
+            partition=row["kafka_partition"],
+            offset=row["kafka_offset"],
+            timestamp_us=timestamp_us,
+            key=row["key"],
+            headers=msgspec.json.decode(row["headers"], type=list[tuple[str, bytes | None]]),
+            value=row["value"],
+        )
+        for timestamp_us, row in zip(stamps, table.drop(["kafka_timestamp"]).to_pylist(), strict=True)
+    ]
+
+
 def encode_rejection(rejection: Rejection) -> bytes:
-    """A message of the rejects topic: JSON, bytes in base64."""
-    return msgspec.json.encode(rejection)
+    """A message of the rejects topic: JSON, bytes in base64.
+
+    What no broker would take is cut, and says so: the table of rejects has all of it, and so has the topic.
+    """
+    data = msgspec.json.encode(rejection)
+    if len(data) <= ENCODED_BYTES_MAX:
+        return data
+    value, key = rejection.value or b"", rejection.key or b""
+    headers = rejection.headers
+    if sum(len(name.encode()) + len(content or b"") for name, content in headers) > KEY_BYTES_KEPT:
+        headers = []
+    cut = f"(the first {VALUE_BYTES_KEPT} of {len(value)} bytes, {len(headers)} of {len(rejection.headers)} headers)"
+    return msgspec.json.encode(
+        msgspec.structs.replace(
+            rejection,
+            detail=f"{cut} {rejection.detail}",
+            key=rejection.key and key[:KEY_BYTES_KEPT],
+            headers=headers,
+            value=rejection.value and value[:VALUE_BYTES_KEPT],
+        )
+    )
 
 
 def decode_rejection(data: bytes) -> Rejection:

@@ -128,6 +128,16 @@ class App:
         check_values(max(map(len, wanted.entities.values()), default=0), len(reading.outputs), self.settings)
         if not wanted.full_feature_names:
             reading.short_names  # noqa: B018 (refuses names that are not unique, before Redis is asked)
+        few = reading.few
+        if few is not None and wanted.as_of_us is None and not wanted.explain and not wanted.versions:
+            question = few.question(wanted.entities)
+            if question is not None and (
+                self._served is None or not self._served.wants(reading, question.entities, question.size)
+            ):
+                replies = await self.redis.ask(question.payload, 1)
+                self.metrics.vectors.inc(question.size)
+                self.metrics.values.inc(question.size * len(reading.outputs))
+                return Answer(200, few.answer(question, replies, wanted.full_feature_names))
         vectors = await reader.read(wanted.what, wanted.entities, as_of_us=wanted.as_of_us)
         more = {"explain": explain(vectors)} if wanted.explain else None
         body = answer_json(vectors, wanted.full_feature_names, more, versions=wanted.versions)

@@ -53,7 +53,7 @@ def answer_json(
     all_present = _repeated(_NAMES[Status.PRESENT], vectors.count)
     for output, values in zip(reading.outputs, vectors.columns, strict=True):
         stamp = derived_stamps(vectors, output.source) if output.derived else stamps[output.source]
-        whole = bool(values.valid.all())
+        whole = b"\0" not in values.valid.tobytes()
         statuses = all_present if whole and vectors.late is None else statuses_json(vectors.statuses_of(output, values))
         parts.append(
             b'{"values":%b,"statuses":%b,"event_timestamps":%b},'

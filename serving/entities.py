@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
@@ -16,7 +16,9 @@ from schemas.errors import RequestError
 from schemas.event import Column
 from schemas.row import TIME_MAX_US, TIME_MIN_US, entity_key
 from schemas.types import arrow_type
-from serving.reading import Reading
+
+if TYPE_CHECKING:
+    from serving.reading import Reading
 
 Columns = Mapping[str, Sequence[Any]]
 

@@ -14,7 +14,7 @@ from features.records import parse_rows
 from features.window import bounds_us, tile_key_range
 from schemas.row import GENERATION_BYTES, NO_EVENT, TIME_MIN_US
 from serving.assemble import to_json
-from serving.served_log import positions
+from serving.checkpoints import positions
 from serving.vectors import Status, Vectors, ViewAnswer, iso
 
 _NAME = re.compile(r"\w+")

@@ -10,8 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +23,7 @@ from features.ranges import Ints
 from schemas.errors import DataError, NotReady
 from schemas.event import Column
 from schemas.row import ENTRY, GENERATION_BYTES, NO_EVENT, TIME_MIN_US, WORD_BYTES
+from serving.checkpoints import newest_of_checkpoint, not_ready
 from serving.connection import AsyncRedis, Redis
 from serving.entities import Columns, count_entities, key_texts, rename_aliases, request_table
 from serving.reading import Reading, Readings, ViewRead, What
@@ -106,16 +106,33 @@ def named(what: str | Sequence[str]) -> What:
     return what if isinstance(what, str) else tuple(what)
 
 
-@dataclass(frozen=True)
-class _Part:
+class _Entities:
+    """A request's entities by one set of join keys: shared by all views that have these keys."""
+
+    def __init__(self, keys: list[str | None]) -> None:
+        self.keys = keys
+        self.known: list[str] = [key for key in keys if key is not None] if None in keys else keys  # type: ignore[assignment]
+        self._shards: dict[int, tuple[list[int], Ints]] = {}
+
+    def shards(self, read: ViewRead) -> tuple[list[int], Ints]:
+        """The shards that the entities are in, and for each entity the number of its own among these."""
+        count = read.plan.shards
+        if count not in self._shards:
+            shards = [key[0] for key in read.row_keys(self.known)]
+            distinct = list(dict.fromkeys(shards))
+            numbers = {shard: number for number, shard in enumerate(distinct)}
+            self._shards[count] = (distinct, np.array([numbers[shard] for shard in shards], np.int64))
+        return self._shards[count]
+
+
+class _Part(NamedTuple):
     """Where in the question's MGET the rows and checkpoints of one view stand."""
 
     read: ViewRead
-    keys: Sequence[str | None]
+    entities: _Entities
     start: int
     """The place of the first entity's row; those of the others follow, entities with a null key left out."""
-    rows: int
-    shards: list[int]
+    which: Ints
     """For each row the number of its shard's checkpoint among all that are read."""
 
 
@@ -126,18 +143,20 @@ class Question:
         entities = rename_aliases(reading, entities)
         self.reading = reading
         self.entities = {name: values for name, values in entities.items() if name in reading.echoed}
-        self.request = request_table(reading.request, entities)
+        self.request = request_table(reading.request, entities) if reading.request else {}
         self.count = count_entities(entities)
-        self._bulks: list[bytes] = [MGET]
-        self._checkpoints: list[tuple[ViewRead, int]] = []
-        """Each checkpoint that is read: its view, and its place in the MGET."""
+        bulks: list[bytes] = [MGET]
         hashes: list[bytes] = []
-        texts: dict[tuple[Column, ...], list[str | None]] = {}
+        self._checkpoints: list[int] = []
+        """The place of each checkpoint in the MGET, view by view."""
+        self._parts: list[_Part] = []
+        by_keys: dict[tuple[Column, ...], _Entities] = {}
         for read in reading.views:
-            if read.plan.keys not in texts:
-                texts[read.plan.keys] = key_texts(read.plan.keys, entities)
-        self._parts = [self._part(read, texts[read.plan.keys], hashes) for read in reading.views]
-        mget = command_of_bulks(self._bulks) if len(self._bulks) > 1 else b""
+            keys = read.plan.keys
+            if keys not in by_keys:
+                by_keys[keys] = _Entities(key_texts(keys, entities))
+            self._part(read, by_keys[keys], bulks, hashes)
+        mget = command_of_bulks(bulks) if len(bulks) > 1 else b""
         self._hashes = len(hashes)
         if hashes:
             self.payload = b"".join([MULTI, mget, *hashes, EXEC])
@@ -146,45 +165,41 @@ class Question:
             self.payload = mget
             self.replies = 1 if mget else 0
 
-    def _part(self, read: ViewRead, keys: list[str | None], hashes: list[bytes]) -> _Part:
-        known = [key for key in keys if key is not None] if None in keys else keys
-        found = read.row_keys(known)  # type: ignore[arg-type]
-        start = len(self._bulks) - 1
-        self._bulks += [key[1] for key in found]
-        shards = [key[0] for key in found]
-        numbers: dict[int, int] = {}
-        for shard in dict.fromkeys(shards):
-            numbers[shard] = len(self._checkpoints)
-            self._checkpoints.append((read, len(self._bulks) - 1))
-            self._bulks.append(read.checkpoints[shard])
+    def _part(self, read: ViewRead, entities: _Entities, bulks: list[bytes], hashes: list[bytes]) -> None:
+        found = read.row_keys(entities.known)
+        distinct, numbers = entities.shards(read)
+        start = len(bulks) - 1
+        self._parts.append(_Part(read, entities, start, numbers + len(self._checkpoints)))
+        bulks += [key[1] for key in found]
+        bulks += [read.checkpoints[shard] for shard in distinct]
+        self._checkpoints += range(start + len(found), start + len(found) + len(distinct))
         if read.variable:
             hashes += [command_of_bulks([HGETALL, key[2]]) for key in found]
-        return _Part(read, keys, start, len(found), [numbers[shard] for shard in shards])
 
     def answer(self, replies: list[Reply], as_of_us: int | None, derive: Derive, redis: Redis | AsyncRedis) -> Vectors:
         """The vectors. Raises NotReady where a shard has no checkpoint."""
         strings, fields = self._unpacked(replies, redis)
         checkpoints, generations, folded = self._shards(strings)
         views = []
-        parsed: list[Ints] = []
+        expected: list[Ints] = []
         for part in self._parts:
+            count = len(part.entities.known)
             beside = None
             if part.read.variable:
-                beside, fields = fields[: part.rows], fields[part.rows :]
-            which = np.array(part.shards, np.int64)
+                beside, fields = fields[:count], fields[count:]
             views.append(
                 ViewAnswer(
-                    part.read,
-                    part.keys,
-                    _spread(part, strings[part.start : part.start + part.rows]),
-                    _spread(part, [checkpoints[n] for n in part.shards]),
-                    None if beside is None else _spread(part, beside),
-                    np.full(self.count, NO_EVENT),
-                    _spread_ints(part, folded.take(which), NO_EVENT),
+                    read=part.read,
+                    keys=part.entities.keys,
+                    found=_spread(part.entities, strings[part.start : part.start + count]),
+                    hashes=None if beside is None else _spread(part.entities, beside),
+                    folded_us=_spread_ints(part.entities, folded.take(part.which), NO_EVENT),
+                    shards=checkpoints,
+                    which=_spread_ints(part.entities, part.which, -1),
                 )
             )
-            parsed.append(_spread_ints(part, generations.take(which), NO_GENERATION))
-        return self._vectors(views, parsed, as_of_us, derive)
+            expected.append(_spread_ints(part.entities, generations.take(part.which), NO_GENERATION))
+        return self._vectors(views, expected, as_of_us, derive)
 
     def _vectors(
         self, views: list[ViewAnswer], generations: list[Ints], as_of_us: int | None, derive: Derive
@@ -227,19 +242,21 @@ class Question:
 
     def _shards(self, strings: list[bytes | None]) -> tuple[list[bytes], Ints, Ints]:
         """The checkpoints that were read: as bytes, the generation of each as a number, the newest event below each."""
-        checkpoints: list[bytes] = []
-        for read, at in self._checkpoints:
-            checkpoint = strings[at]
-            if checkpoint is None:
-                raise _not_ready(read)
-            checkpoints.append(checkpoint)
-        sizes = {len(checkpoint) for checkpoint in checkpoints}
+        checkpoints = [strings[at] for at in self._checkpoints]
+        if None in checkpoints:
+            raise self._not_ready(checkpoints.index(None))
+        present = cast(list[bytes], checkpoints)
+        sizes = set(map(len, present))
         if len(sizes) == 1 and (size := sizes.pop()) > GENERATION_BYTES:
-            words = np.frombuffer(b"".join(checkpoints), np.int64).reshape(-1, size // WORD_BYTES)
+            words = np.frombuffer(b"".join(present), np.int64).reshape(-1, size // WORD_BYTES)
             newest: Ints = words[:, ENTRY_WORDS::ENTRY_WORDS].max(axis=1)
-            return checkpoints, words[:, 0], newest
-        generations = np.frombuffer(b"".join([each[:GENERATION_BYTES] for each in checkpoints]), np.int64)
-        return checkpoints, generations, np.array([newest_of_checkpoint(each) for each in checkpoints], np.int64)
+            return present, words[:, 0], newest
+        generations = np.frombuffer(b"".join([each[:GENERATION_BYTES] for each in present]), np.int64)
+        return present, generations, np.array([newest_of_checkpoint(each) for each in present], np.int64)
+
+    def _not_ready(self, number: int) -> NotReady:
+        """There is no checkpoint of that number: which view it belongs to."""
+        return not_ready(next(part.read.plan for part in self._parts if number in part.which))
 
     def _unpacked(
         self, replies: list[Reply], redis: Redis | AsyncRedis
@@ -261,34 +278,20 @@ NO_GENERATION = np.iinfo(np.int64).min
 _NOTHING = Values(np.zeros(0), np.zeros(0, np.bool_))
 
 
-def _spread(part: _Part, values: list[_T]) -> list[_T | None]:
+def _spread(entities: _Entities, values: list[_T]) -> list[_T | None]:
     """A value for each entity, None where its key is null."""
-    if part.rows == len(part.keys):
+    if entities.known is entities.keys:
         return values  # type: ignore[return-value]
     rest = iter(values)
-    return [None if key is None else next(rest) for key in part.keys]
+    return [None if key is None else next(rest) for key in entities.keys]
 
 
-def _spread_ints(part: _Part, values: Ints, absent: int) -> Ints:
-    if part.rows == len(part.keys):
+def _spread_ints(entities: _Entities, values: Ints, absent: int) -> Ints:
+    if entities.known is entities.keys:
         return values
-    spread = np.full(len(part.keys), absent)
-    spread[[key is not None for key in part.keys]] = values
+    spread = np.full(len(entities.keys), absent)
+    spread[[key is not None for key in entities.keys]] = values
     return spread
-
-
-def newest_of_checkpoint(checkpoint: bytes) -> int:
-    """The newest event of all partitions below a checkpoint; NO_EVENT where there is none."""
-    return max((entry[4] for entry in ENTRY.iter_unpack(checkpoint[GENERATION_BYTES:])), default=NO_EVENT)
-
-
-def _not_ready(read: ViewRead) -> NotReady:
-    return NotReady(
-        "a shard of the view has no checkpoint yet",
-        where=read.plan.name,
-        got=f"nothing under {read.plan.storage_id}",
-        hint="is `headrace stream` running? It restores what Redis has lost; see `headrace status`",
-    )
 
 
 def _instants(reading: Reading, views: list[ViewAnswer], count: int, as_of_us: int | None) -> Ints:

@@ -16,6 +16,7 @@ from features.plan import Definitions, DerivedPlan, ServicePlan, ViewPlan
 from schemas.errors import NotFound, RequestError
 from schemas.event import Column
 from schemas.row import checkpoint_redis_key, hash_redis_key, row_redis_key, shard_of
+from serving.few import Few, is_few
 from serving.quick import Shape, is_quick
 from serving.resp import bulk
 
@@ -115,6 +116,11 @@ class Reading:
     @property
     def max_lag_us(self) -> int | None:
         return None if self.service is None else self.service.max_lag_us
+
+    @cached_property
+    def few(self) -> Few | None:
+        """The way to read a few entities; None where there is no other than that for many."""
+        return Few(self) if is_few(self) else None
 
     @cached_property
     def groups(self) -> list[tuple[Shape, list[int]]]:

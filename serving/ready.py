@@ -7,8 +7,8 @@ import time
 from features.plan import Definitions
 from schemas.duration import format_duration
 from schemas.row import NO_EVENT, checkpoint_redis_key
+from serving.checkpoints import newest_of_checkpoint
 from serving.connection import AsyncRedis
-from serving.read import newest_of_checkpoint
 from serving.resp import PING, command
 
 

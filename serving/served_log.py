@@ -17,8 +17,11 @@ import pyarrow as pa
 from features.plan import Definitions
 from features.served import encode_served, served_schema, served_topic
 from schemas.errors import HeadraceError
-from schemas.row import ENTRY, GENERATION_BYTES, entity_key
+from schemas.row import entity_key
+from serving.checkpoints import positions
+from serving.entities import Columns
 from serving.metrics import Metrics
+from serving.reading import Reading
 from serving.vectors import Vectors
 
 SLICE_VECTORS = 8
@@ -48,12 +51,19 @@ class ServedLog:
         self._wake = asyncio.Event()
         self._schemas: dict[tuple[int, str], pa.Schema] = {}
 
+    def wants(self, reading: Reading, entities: Columns, count: int) -> bool:
+        """True where some vector of an answer is to be logged."""
+        service = reading.service
+        if service is None or not service.log:
+            return False
+        return any(is_sampled(text, service.log) for text in entity_texts(reading, entities, count))
+
     def offer(self, definitions: Definitions, vectors: Vectors) -> None:
         """Takes the sampled vectors of an answer, as many as there is room for."""
         service = vectors.reading.service
         if service is None or not service.log:
             return
-        texts = entity_texts(vectors)
+        texts = entity_texts(vectors.reading, vectors.entities, vectors.count)
         chosen = [n for n, text in enumerate(texts) if is_sampled(text, service.log)]
         room = self._buffer_max - self._vectors
         if len(chosen) > room:
@@ -101,11 +111,11 @@ class ServedLog:
         self._metrics.logged.labels(service.name).inc(len(messages))
 
 
-def entity_texts(vectors: Vectors) -> list[str]:
+def entity_texts(reading: Reading, entities: Columns, count: int) -> list[str]:
     """Each vector's entity as one text, over all its join keys; a null key is an empty part."""
-    columns = [vectors.entities[key.name] for key in vectors.reading.join_keys]
+    columns = [entities[key.name] for key in reading.join_keys]
     if not columns:
-        return [""] * vectors.count
+        return [""] * count
     return [entity_key(["" if part is None else part for part in row]) for row in zip(*columns, strict=True)]
 
 
@@ -135,10 +145,3 @@ def served_columns(vectors: Vectors, chosen: list[int]) -> dict[str, list[Any]]:
 
 def _checkpoints(vectors: Vectors, entity: int) -> str:
     return orjson.dumps({view.read.plan.name: positions(view.checkpoints[entity]) for view in vectors.views}).decode()
-
-
-def positions(checkpoint: bytes | None) -> list[tuple[int, int, int]]:
-    """(source, partition, offset) of each entry of a checkpoint."""
-    if checkpoint is None:
-        return []
-    return [(entry[0], entry[1], entry[3]) for entry in ENTRY.iter_unpack(checkpoint[GENERATION_BYTES:])]

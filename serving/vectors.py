@@ -46,16 +46,23 @@ class ViewAnswer:
     keys: Sequence[str | None]
     found: Sequence[bytes | None]
     """Each entity's row as it stands in Redis, of whatever generation."""
-    checkpoints: Sequence[bytes | None]
-    """Each entity's shard's; None where the key is null."""
     hashes: list[dict[bytes, bytes] | None] | None
-    newest_us: Ints
-    """The newest event folded into each row; NO_EVENT where there is no row."""
     folded_us: Ints
     """The newest event below each shard's checkpoint."""
+    shards: Sequence[bytes | None]
+    """The checkpoints that were read."""
+    which: Ints
+    """For each entity the number of its checkpoint among `shards`; −1 where its key is null."""
+    newest_us: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """The newest event folded into each row; NO_EVENT where there is no row."""
     values: list[Values] = field(default_factory=list)
     invalid: Bools | None = None
     """Entities whose rows hold events at or after the instant asked for; None: there is none."""
+
+    @cached_property
+    def checkpoints(self) -> list[bytes | None]:
+        """Each entity's shard's checkpoint; None where its key is null."""
+        return [None if number < 0 else self.shards[number] for number in self.which.tolist()]
 
     @cached_property
     def rows(self) -> list[bytes | None]:

@@ -11,7 +11,8 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, Protocol
 
 from features.kernel import Kernel
 from schemas.errors import DeliveryError
@@ -34,6 +35,20 @@ class _Flight(NamedTuple):
     advance: bool
     before: dict[str, Positions]
     answers: Future[list[Answer]]
+
+
+class _Run(Protocol):
+    def __call__(self, run: Callable[[list[Call]], list[Answer]], calls: list[Call], /) -> Future[list[Answer]]: ...
+
+
+def _now(run: Callable[[list[Call]], list[Answer]], calls: list[Call]) -> Future[list[Answer]]:
+    """A few calls are made before another thread would have woken up."""
+    done: Future[list[Answer]] = Future()
+    try:
+        done.set_result(run(calls))
+    except StoreUnavailable as error:
+        done.set_exception(error)
+    return done
 
 
 class Applier:
@@ -71,7 +86,8 @@ class Applier:
         """Reads all checkpoints, nothing being under way. What a live partition has lost since is found."""
         self.settle()
         for name, fold in self.folds.items():
-            self._adopt(name, fold, fold.positions.copy())
+            known = fold.positions.copy()
+            self._patience.until_done(partial(self._adopt, name, fold, known))
         return {name: fold.positions for name, fold in self.folds.items()}
 
     def join(self, view: str, place: Place) -> None:
@@ -84,13 +100,21 @@ class Applier:
             places.discard(place)
         self.lost.discard(place)
 
-    def apply(self, batch: MicroBatch) -> None:
-        """Folds a batch; when this returns the one before has merged, and this one is under way."""
-        self._send(batch, advance=False)
+    @property
+    def is_idle(self) -> bool:
+        """True where nothing is under way."""
+        return self._flight is None
+
+    def apply(self, batch: MicroBatch, *, at_once: bool = False) -> None:
+        """Folds a batch. When this returns the one before has merged; this one is under way or, `at_once`, merged."""
+        self._send(batch, advance=False, run=_now if at_once else self._sender.submit)
+        if at_once:
+            self.settle()
 
     def advance(self, moves: Mapping[Place, Move]) -> None:
-        """Moves the checkpoints of all shards of the live views to the moves' ends; all events below were applied."""
-        self._send(MicroBatch({}, dict(moves)), advance=True)
+        """Moves the checkpoints of all shards of the live views to the moves' ends, below which all was applied."""
+        self._send(MicroBatch({}, dict(moves)), advance=True, run=_now)
+        self.settle()
 
     def settle(self) -> bool:
         """Returns when nothing is under way any more; False where something had to be done again."""
@@ -109,13 +133,13 @@ class Applier:
         self._redo(flight)
         return False
 
-    def _send(self, batch: MicroBatch, *, advance: bool) -> None:
+    def _send(self, batch: MicroBatch, *, advance: bool, run: _Run) -> None:
         before, calls = self._prepare(batch, advance)
         if not self.settle():
             before, calls = self._prepare(batch, advance)
         if calls:
             self.counts["calls"] += len(calls)
-            self._flight = _Flight(batch, advance, before, self._sender.submit(self._store.run, calls))
+            self._flight = _Flight(batch, advance, before, run(self._store.run, calls))
 
     def _prepare(self, batch: MicroBatch, advance: bool) -> tuple[dict[str, Positions], list[Call]]:
         before = {name: fold.positions.copy() for name, fold in self.folds.items()}
@@ -129,35 +153,24 @@ class Applier:
         return fold.advance(mine.moves) if advance else fold.calls(self._kernel, mine)
 
     def _redo(self, flight: _Flight) -> None:
+        """Does again what is missing of a batch, as often as it takes, and however long Redis needs."""
         for name, fold in self.folds.items():
-            known = flight.before[name]
-            for _ in range(ATTEMPTS_MAX):
-                self._adopt(name, fold, known)
-                known = fold.positions.copy()
-                answers = self._try(self._calls(name, fold, flight.batch, flight.advance))
-                if answers is not None and all(answer.merged for answer in answers):
-                    self.counts["too_late"] += sum(answer.too_late for answer in answers)
-                    break
+            redo = _Redo(self, name, fold, flight)
+            attempts = 0
+            while not self._patience.until_done(redo.attempt):
                 self.counts["refused"] += 1
-            else:
-                raise DeliveryError(
-                    "the checkpoints change faster than they can be read",
-                    where=f"view {name!r}",
-                    got=f"{ATTEMPTS_MAX} refusals in a row",
-                    hint="is a program outside the consumer group writing to this Redis?",
-                )
-
-    def _try(self, calls: list[Call]) -> list[Answer] | None:
-        """None where Redis did not answer: then the checkpoints, read when it does again, say what was done."""
-        try:
-            return self._store.run(calls) if calls else []
-        except StoreUnavailable as error:
-            log.warning("an answer of Redis is missing: %s", error)
-            return None
+                attempts += 1
+                if attempts == ATTEMPTS_MAX:
+                    raise DeliveryError(
+                        "the checkpoints change faster than they can be read",
+                        where=f"view {name!r}",
+                        got=f"{ATTEMPTS_MAX} refusals in a row",
+                        hint="is a program outside the consumer group writing to this Redis?",
+                    )
 
     def _adopt(self, name: str, fold: ViewFold, known: Positions) -> None:
         """Takes what Redis says, which may be more than `known` (another worker folded it), but not less."""
-        fold.positions.adopt(self._patience.until_done(lambda: self._store.checkpoints(fold.plan)))
+        fold.positions.adopt(self._store.checkpoints(fold.plan))
         for place in list(self.live[name]):
             if not self._is_mine(place):
                 self.live[name].discard(place)
@@ -165,3 +178,20 @@ class Applier:
                 log.warning("Redis went back: view %s, %s/%s is placed anew", name, *place)
                 self.live[name].discard(place)
                 self.lost.add(place)
+
+
+class _Redo:
+    """One view's part of a batch whose fate is not known, or which was refused."""
+
+    def __init__(self, applier: Applier, name: str, fold: ViewFold, flight: _Flight) -> None:
+        self._applier, self._name, self._fold, self._flight = applier, name, fold, flight
+        self._known = flight.before[name]
+
+    def attempt(self) -> bool:
+        """True where nothing is missing any more. Raises StoreUnavailable: then the next attempt finds out."""
+        self._applier._adopt(self._name, self._fold, self._known)
+        self._known = self._fold.positions.copy()
+        calls = self._applier._calls(self._name, self._fold, self._flight.batch, self._flight.advance)
+        answers = self._applier._store.run(calls) if calls else []
+        self._applier.counts["too_late"] += sum(answer.too_late for answer in answers)
+        return all(answer.merged for answer in answers)

@@ -118,7 +118,7 @@ def offsets_at(admin: AdminClient, times_ms: Mapping[tuple[str, int], int]) -> d
 
     Raises NotReady where Kafka does not answer.
     """
-    specs = {TopicPartition(*place): OffsetSpec.for_timestamp(at) for place, at in times_ms.items()}  # type: ignore[no-untyped-call]
+    specs = {TopicPartition(*place): OffsetSpec.for_timestamp(at) for place, at in times_ms.items()}
     found = dict(_offsets(admin, specs, IsolationLevel.READ_UNCOMMITTED))
     ends = stable_ends(admin, [place for place, offset in found.items() if offset < 0])
     return found | ends

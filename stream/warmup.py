@@ -6,18 +6,16 @@ import time
 from collections.abc import Mapping
 
 from stream.batch import Place
+from stream.feed import Feed
 from stream.intake import Intake
 from stream.probe import timestamps_ms
 from stream.settings import StreamSettings
-from stream.source import Source
 
 CLOCKS_DIFFER_MS = 60_000
 """How far this machine's clock may be from the broker's, where no message says what time it is there."""
 
 
-def read_from(
-    source: Source, intake: Intake, settings: StreamSettings, starts: Mapping[Place, int]
-) -> dict[Place, int]:
+def read_from(source: Feed, intake: Intake, settings: StreamSettings, starts: Mapping[Place, int]) -> dict[Place, int]:
     """The offset to read each partition from: its start, or as far back as its topic's ids reach.
 
     Raises NotReady where Kafka does not answer.

@@ -10,15 +10,16 @@ from pathlib import Path
 
 from headrace.local.jars import JarsError, class_path
 from headrace.local.java import java
-from headrace.local.ports import LOOPBACK
+from headrace.local.ports import LOOPBACK, listens
 from headrace.local.process import Service, tail
 from schemas.errors import ConfigError
 
 PORTS = 2
 """One for clients, one for the controller."""
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 180
+"""3 s on an idle machine; on a busy one a JVM's start takes its time."""
 STOP_TIMEOUT_S = 30
-FORMAT_TIMEOUT_S = 60
+FORMAT_TIMEOUT_S = 120
 PROBE_TIMEOUT_S = 1.0
 
 # 512 MB hold the demo's topics ten times over; the serial collector saves 100 MB and its threads.
@@ -105,6 +106,8 @@ class LocalKafka:
 
     def is_healthy(self, ports: list[int]) -> bool:
         """True if the broker on the port answers and is the one of this folder, not a stranger's."""
+        if not listens(ports[0]):
+            return False
         from confluent_kafka import KafkaException
         from confluent_kafka.admin import AdminClient
 
@@ -143,8 +146,10 @@ class LocalKafka:
         """A crash in the middle leaves no meta.properties, so the next start formats again."""
         # With an equals sign: an id may begin with a dash.
         options = [f"--cluster-id={self._cluster_id()}", f"--config={properties}"]
+        # It runs for a second: nothing in it is worth optimising.
+        java, *jvm = command
         run = subprocess.run(
-            [*command, "kafka.tools.StorageTool", "format", *options],
+            [java, "-XX:TieredStopAtLevel=1", *jvm, "kafka.tools.StorageTool", "format", *options],
             capture_output=True,
             text=True,
             timeout=FORMAT_TIMEOUT_S,

@@ -18,6 +18,15 @@ def is_free(port: int) -> bool:
         return True
 
 
+def listens(port: int) -> bool:
+    """True if somebody takes connections on the port."""
+    try:
+        socket.create_connection((LOOPBACK, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 def free_ports(count: int) -> list[int]:
     """Different ports that are free now; whoever starts a server on one must be ready for it to be taken."""
     probes = [socket.socket() for _ in range(count)]

@@ -12,7 +12,7 @@ from headrace.local.process import Service, tail
 from schemas.errors import ConfigError
 
 PORTS = 1
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 180
 """Loading a large append-only file is part of the start."""
 STOP_TIMEOUT_S = 30
 PROBE_TIMEOUT_S = 1.0

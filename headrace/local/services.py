@@ -27,7 +27,8 @@ NAMES: tuple[Name, ...] = ("kafka", "redis")
 Report = Callable[[str], None]
 
 ADDRESSES_FILE = "local.json"
-LOCK_TIMEOUT_S = 180
+LOCK_TIMEOUT_S = 400
+"""Longer than starting both services may take."""
 STARTS_MAX = 3
 """A port found free can be taken before the service has it."""
 

@@ -1,12 +1,12 @@
-"""The worker on confluent-kafka: one consumer reads every topic once, for all views."""
+"""The worker: one feed reads every topic once, for all views. confluent-kafka's feed is stream/source.py."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from features.kernel import Kernel
 from features.plan import Definitions, ViewPlan
@@ -17,6 +17,7 @@ from stream.apply import Applier
 from stream.batch import Place
 from stream.bringup import BringUp
 from stream.checkpoint import Positions
+from stream.feed import Feed
 from stream.fold import ViewFold
 from stream.history import IMPORTED, History
 from stream.intake import Intake
@@ -25,13 +26,16 @@ from stream.placement import place_partition
 from stream.rejects import Rejects
 from stream.report import BringUpProgress, Progress, WorkerReport
 from stream.settings import StreamSettings
-from stream.source import Source
 from stream.store import Store
 from stream.topics import Topic, admin_client, describe_topics, ranges
 from stream.warmup import read_from
 
 POLL_S = 0.1
 LOOK_AT_OTHERS_EVERY_S = 0.5
+HOLD_S = 1.0
+"""A fold takes 0.1 s. Only one that takes longer makes the consumer pause, which costs it what it has prefetched."""
+AT_ONCE_EVENTS_MAX = 2_000
+"""So few are sent by the thread that folded them: 0.1 ms less for each."""
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +57,7 @@ class ConfluentRunner:
         until_caught_up: bool,
         stop: threading.Event,
         progress: Progress,
+        open_feed: Callable[[StreamSettings], Feed],
     ) -> None:
         self._settings = settings
         self._history = history
@@ -67,13 +72,16 @@ class ConfluentRunner:
         self._topics = self._known_topics()
         self._rejects = Rejects(settings)
         self._intake = Intake(self._events, self._rejects, settings.schema_registry)
-        self._source = Source(settings, group=f"{settings.project}.stream")
+        self._source = open_feed(settings)
         self._patience = Patience(stop, settings.retry_max_s, self._source.wait)
+        self._fold_patience = Patience(stop, settings.retry_max_s, stop.wait)
         self._kernel = Kernel()
         self._store = Store.open(settings)
         self._applier = Applier(
-            self._folds(self._plans), self._store, self._kernel, self._patience, lambda p: p in self._source.given
+            self._folds(self._plans), self._store, self._kernel, self._fold_patience, lambda p: p in self._source.given
         )
+        self._folder = ThreadPoolExecutor(1, "fold")
+        self._folding: Future[None] | None = None
         self._placed: set[Place] = set()
         self._held: set[Place] = set()
         self._ended: set[Place] = set()
@@ -92,9 +100,9 @@ class ConfluentRunner:
             while not self._stop.is_set() and not self._is_done():
                 self._step()
             self._advance()
-            self._applier.settle()
+            self._drain()
         except Stopped:
-            log.warning("stopped while waiting: %s", self._patience.waiting_for)
+            log.warning("stopped while waiting: %s", self.report().waiting_for)
         finally:
             self._close()
         return self.report()
@@ -115,8 +123,8 @@ class ConfluentRunner:
             refused=self._applier.counts["refused"],
             partitions=len(self._source.given),
             bringing_up=tuple(self._bringing_up()),
-            caught_up=bool(self._source.given) and self._ended >= self._source.given and not self._bring_ups,
-            waiting_for=self._patience.waiting_for or self._source.waiting_for,
+            caught_up=self._is_caught_up(),
+            waiting_for=self._fold_patience.waiting_for or self._patience.waiting_for or self._source.waiting_for,
         )
 
     def _step(self) -> None:
@@ -128,20 +136,45 @@ class ConfluentRunner:
         self._ended |= fetched.ends.keys() & self._source.given
         self._patience.until_done(self._rejects.flush)
         if batch.moves:
-            self._applier.apply(batch)
-        else:
+            at_once = sum(map(len, batch.tables.values())) <= AT_ONCE_EVENTS_MAX
+            self._fold(lambda: self._applier.apply(batch, at_once=at_once))
+        elif self._folding is not None and self._folding.done():
+            self._drain()
             self._applier.settle()
         now = time.monotonic()
         if now >= self._next_advance:
             self._next_advance = now + self._settings.advance_every_s
-            self._advance()
             self._progress(self.report())
+            self._advance()
         if now >= self._next_check:
             self._next_check = now + self._settings.topic_check_every_s
             self._check_topics()
 
+    def _fold(self, work: Callable[[], None]) -> None:
+        """Has the applier do something while the next messages are fetched and decoded; one thing at a time."""
+        self._drain()
+        self._folding = self._folder.submit(work)
+
+    def _drain(self) -> None:
+        """Returns when the applier has nothing to do; the group goes on to see this member as alive."""
+        folding, self._folding = self._folding, None
+        if folding is not None:
+            wait([folding], HOLD_S)
+            while not folding.done():
+                self._source.wait(POLL_S)
+            folding.result()
+
+    def _refresh(self) -> dict[str, Positions]:
+        found: dict[str, Positions] = {}
+        self._fold(lambda: found.update(self._applier.refresh()))
+        self._drain()
+        return found
+
     def _take_away(self) -> None:
         """What the group has taken is no more ours to read or fold."""
+        if not self._source.taken:
+            return
+        self._drain()
         taken, self._source.taken = self._source.taken, set()
         for place in taken & self._placed:
             self._applier.leave(place)
@@ -157,12 +190,13 @@ class ConfluentRunner:
         """Decides from the checkpoints where these partitions are read from, and for whom."""
         if not places:
             return
+        self._drain()
         self._source.rest(places)
         for place in places:
             self._applier.leave(place)
         landed = self._patience.until_done(lambda: self._landed(places))
         held = self._patience.until_done(lambda: ranges(self._admin, places))
-        views = self._applier.refresh()
+        views = self._refresh()
         starts: dict[Place, int] = {}
         behind: dict[Place, frozenset[str]] = {}
         for place in sorted(places & self._source.given):
@@ -240,7 +274,7 @@ class ConfluentRunner:
     def _advance(self) -> None:
         """Moves the shards that got no event lately: what is read again after a crash is bounded by this."""
         moves = {place: self._intake.standing(place) for place in self._source.reading}
-        self._applier.advance(moves)
+        self._fold(lambda: self._applier.advance(moves))
         self._source.commit({place: move.end for place, move in moves.items()})
 
     def _check_topics(self) -> None:
@@ -265,11 +299,19 @@ class ConfluentRunner:
                     hint="run `headrace apply`, then `headrace rebuild` for its views",
                 )
 
+    def _is_caught_up(self) -> bool:
+        if self._bring_ups or not self._source.given or not self._ended >= self._source.given:
+            return False
+        return self._applier.is_idle and (self._folding is None or self._folding.done())
+
     def _is_done(self) -> bool:
         if not self._until_caught_up or not self._source.joined or self._bring_ups or self._held:
             return False
         mine = self._source.given
         if self._placed != mine or not self._ended >= mine:
+            return False
+        self._drain()
+        if self._applier.lost:
             return False
         others = self._ends.keys() - mine
         if not others:
@@ -278,7 +320,7 @@ class ConfluentRunner:
         if now < self._next_look:
             return False
         self._next_look = now + LOOK_AT_OTHERS_EVERY_S
-        views = self._applier.refresh()
+        views = self._refresh()
         return all(
             view.start(place) >= self._ends[place] for place in others for view in views.values() if view.entries(place)
         )
@@ -323,6 +365,7 @@ class ConfluentRunner:
         for job in self._bring_ups:
             job.join()
         self._chores.shutdown(wait=False, cancel_futures=True)
+        self._folder.shutdown(wait=True)
         self._applier.close()
         self._source.close()
         self._rejects.close()

@@ -61,6 +61,7 @@ class Rig:
     dedupe: bool = False
     shards: int = 8
     views: int = 1
+    runner: str = "confluent"
     name: str = field(default_factory=lambda: "p" + uuid.uuid4().hex[:10])
     options: dict[str, object] = field(default_factory=dict)
 
@@ -111,6 +112,7 @@ class Rig:
             until_caught_up=until_caught_up,
             stop=stop or threading.Event(),
             progress=progress,
+            runner=self.runner,
         )
 
     def background(self, **options: object) -> Background:

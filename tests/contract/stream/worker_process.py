@@ -26,6 +26,7 @@ class WorkerProcess:
             "dedupe": rig.dedupe,
             "shards": rig.shards,
             "views": rig.views,
+            "runner": rig.runner,
             "until_caught_up": until_caught_up,
             "settings": rig.settings.model_dump(mode="json", exclude={"redis_url"})
             | {"redis_url": rig.redis_url}
@@ -78,6 +79,7 @@ def main(what: dict) -> None:
         until_caught_up=what["until_caught_up"],
         stop=stop,
         progress=lambda report: logging.info("%s", report),
+        runner=what["runner"],
     )
     logging.info("ended: %s", report)
 

@@ -4,13 +4,23 @@ from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any, Literal
 
+import msgspec
 import pyarrow as pa
 import pytest
 from pydantic import AliasChoices, Field, field_validator
 
 from schemas.decode import Batch, Decoded, Decoder
 from schemas.event import Event, log_schema
-from schemas.rejection import REJECTS_SCHEMA, Reason, decode_rejection, encode_rejection, rejections_table
+from schemas.rejection import (
+    ENCODED_BYTES_MAX,
+    REJECTS_SCHEMA,
+    VALUE_BYTES_KEPT,
+    Reason,
+    decode_rejection,
+    encode_rejection,
+    rejections_of,
+    rejections_table,
+)
 
 BROKER_MS = 1_700_000_000_000
 
@@ -189,3 +199,15 @@ def test_rejections_survive_the_topic_and_the_table() -> None:
     assert (row["value"], row["key"], row["topic"], row["kafka_partition"]) == (b"\x00\xff", b"key", "readings", 3)
     assert json.loads(row["headers"]) == [["trace", "AP8="], ["empty", None]]
     assert isinstance(rejections_table([]), pa.Table)
+    assert rejections_of(table) == [rejection]
+
+
+def test_a_rejection_that_no_broker_takes_is_cut_and_says_so() -> None:
+    (rejection,) = decode(Reading, b"x" * 1_000_000).rejections
+    huge = msgspec.structs.replace(rejection, key=b"k" * 900_000, headers=[("h", b"v" * 900_000)])
+    encoded = encode_rejection(huge)
+    assert len(encoded) <= ENCODED_BYTES_MAX
+    cut = decode_rejection(encoded)
+    assert cut.value == b"x" * VALUE_BYTES_KEPT
+    assert cut.detail == (f"(the first {VALUE_BYTES_KEPT} of 1000000 bytes, 0 of 1 headers) {rejection.detail}")
+    assert (cut.offset, cut.reason) == (rejection.offset, rejection.reason)

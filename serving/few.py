@@ -1,0 +1,377 @@
+"""The online read of a few entities, in plain Python: NumPy's price for its calls is more than their records'.
+
+Each view's loop over its records is written for its plan, as the merge script in Redis is: one `struct` reads a record,
+and there is a line for each cell of each window. `serving/quick.py` reads the same; tests/unit/serving/test_few.py
+holds both to the one read. Answers go straight into Feast's JSON.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import orjson
+
+from features.cells import FIRST_ZERO_TIME, FRACTION_BITS, INT64_MAX, INT64_MIN, LAST_ZERO_TIME, WORDS, record_words
+from features.plan import CellKind, Feature, Finish, ViewPlan
+from features.window import tile_key_range
+from schemas.row import GENERATION_BYTES, HEADER, NO_EVENT, TIME_MIN_US, WORD_BYTES
+from serving.checkpoints import newest_of_checkpoint, not_ready
+from serving.entities import Columns, count_entities, key_texts, rename_aliases
+from serving.quick import is_quick
+from serving.resp import MGET, Reply, command_of_bulks
+
+if TYPE_CHECKING:
+    from serving.reading import Reading, ViewRead
+
+FEW = 6
+"""Entities up to which this is the faster way (FACTS of the prototype: some 10 µs an entity and view)."""
+KEPT_MAX = 4_096
+SECOND_US = 1_000_000
+TYPES = ("int64", "float64", "bool")
+
+FORMATS: dict[CellKind, str] = {
+    CellKind.COUNT: "q",
+    CellKind.SUM_INT: "Qq",
+    CellKind.SUM_FIXED: "QQq",
+    CellKind.MIN_INT: "q",
+    CellKind.MAX_INT: "q",
+    CellKind.MIN_FLOAT: "d",
+    CellKind.MAX_FLOAT: "d",
+    CellKind.FIRST: "qqq",
+    CellKind.LAST: "qqq",
+}
+"""The words of a cell for `struct`; those of FIRST and LAST end with their value, in its own type."""
+ZEROS: dict[CellKind, tuple[str, ...]] = {
+    CellKind.COUNT: ("0",),
+    CellKind.SUM_INT: ("0", "0"),
+    CellKind.SUM_FIXED: ("0", "0", "0"),
+    CellKind.MIN_INT: (str(INT64_MAX),),
+    CellKind.MAX_INT: (str(INT64_MIN),),
+    CellKind.MIN_FLOAT: ("INFINITY",),
+    CellKind.MAX_FLOAT: ("-INFINITY",),
+    CellKind.FIRST: (str(FIRST_ZERO_TIME), "0", "0", "0"),
+    CellKind.LAST: (str(LAST_ZERO_TIME), "0", "0", "0"),
+}
+"""What a merge begins with, for each value of a cell."""
+
+Loop = Callable[[Iterable[tuple[Any, ...]], list[tuple[int, int]]], tuple[Any, ...]]
+
+
+def is_few(reading: Reading) -> bool:
+    """True where `Few` can read everything that a reading asks for."""
+    if reading.derived or not reading.views or reading.max_lag_us is not None:
+        return False
+    return all(_is_plain(view.plan, view.plan.feature(name)) for view in reading.views for name in view.features)
+
+
+def _is_plain(plan: ViewPlan, feature: Feature) -> bool:
+    return (
+        is_quick(plan, feature)
+        and feature.type in TYPES
+        and feature.finish in FINISHES
+        and all(plan.cells[cell].kind in FORMATS for cell in feature.cells)
+        and _in_whole_seconds(plan, feature)
+    )
+
+
+def _in_whole_seconds(plan: ViewPlan, feature: Feature) -> bool:
+    window = feature.window
+    lengths = (plan.resolutions[window.resolution].hop_us, window.size_us, window.ending_us)
+    return all(length % SECOND_US == 0 for length in lengths)
+
+
+class FewQuestion(NamedTuple):
+    """A read, as a command to Redis: for each view and entity its row and its shard's checkpoint."""
+
+    payload: bytes
+    entities: dict[str, Sequence[Any]]
+    size: int
+
+
+class Few:
+    """Reads one Reading that `is_few` accepts."""
+
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading
+        self._views = [_View(view) for view in reading.views]
+        order = [(output.source, output.at) for output in reading.outputs]
+        self._in_order = [self._first(source) + at for source, at in order]
+        self._sources = [source for source, _ in order]
+
+    def _first(self, view: int) -> int:
+        return sum(len(each.features) for each in self.reading.views[:view])
+
+    def question(self, columns: Columns) -> FewQuestion | None:
+        """The question; None where it is not for this way. Raises RequestError as the other way does."""
+        reading = self.reading
+        columns = rename_aliases(reading, columns)
+        count = count_entities(columns)
+        if not 0 < count <= FEW:
+            return None
+        bulks = [MGET]
+        for read in reading.views:
+            texts = key_texts(read.plan.keys, columns)
+            if None in texts:
+                return None
+            checkpoints = read.checkpoints
+            for shard, row, _ in read.row_keys(texts):  # type: ignore[arg-type]
+                bulks.append(row)
+                bulks.append(checkpoints[shard])
+        entities = {name: values for name, values in columns.items() if name in reading.echoed}
+        return FewQuestion(command_of_bulks(bulks), entities, count)
+
+    def answer(self, question: FewQuestion, replies: list[Reply], full_feature_names: bool) -> bytes:
+        """Feast's JSON. Raises NotReady where a shard has no checkpoint."""
+        count = question.size
+        rows, newest, folded = self._rows(replies[0], count)
+        instants = self._instants(newest, folded, count)
+        by_entity = []
+        for entity in range(count):
+            values: list[Any] = []
+            for number, view in enumerate(self._views):
+                values += view.values(rows[number * count + entity], instants[entity])
+            by_entity.append(values)
+        columns = [[values[at] for values in by_entity] for at in self._in_order]
+        stamps = [
+            b",".join([stamp_json(each) for each in newest[n * count : (n + 1) * count]])
+            for n in range(len(self._views))
+        ]
+        parts: list[bytes] = []
+        written = orjson.dumps(columns)[2:-2].split(b"],[")
+        present = _PRESENT[count]
+        for column, text, source in zip(columns, written, self._sources, strict=True):
+            parts += (text, present if None not in column else _statuses(column), stamps[source])
+        names = self.reading.full_names if full_feature_names else self.reading.short_names
+        template = _template((*question.entities,), names)
+        keys = [_key_json(values, count) for values in question.entities.values()]
+        known = [min(folded[entity::count]) for entity in range(count)]
+        ages = [b"null" if k == NO_EVENT else b"%d" % max(i - k, 0) for i, k in zip(instants, known, strict=True)]
+        return template % (
+            *keys,
+            *parts,
+            b",".join([b'"%b"' % instant_text(instant) for instant in instants]),
+            b",".join(ages),
+        )
+
+    def _rows(self, strings: list[bytes | None], count: int) -> tuple[list[bytes | None], list[int], list[int]]:
+        """View by view and entity by entity: the row, the newest event in it, the newest below its checkpoint."""
+        rows: list[bytes | None] = []
+        newest: list[int] = []
+        folded: list[int] = []
+        for at in range(0, len(strings), 2):
+            row, checkpoint = strings[at], strings[at + 1]
+            if checkpoint is None:
+                raise not_ready(self.reading.views[at // 2 // count].plan)
+            folded.append(_newest_of_checkpoint(checkpoint))
+            if row is None or row[:GENERATION_BYTES] != checkpoint[:GENERATION_BYTES]:
+                rows.append(None)
+                newest.append(NO_EVENT)
+            else:
+                rows.append(row)
+                newest.append(HEADER.unpack_from(row)[1])
+        return rows, newest, folded
+
+    def _instants(self, newest: list[int], folded: list[int], count: int) -> list[int]:
+        if self.reading.clock == "event":
+            return [max(TIME_MIN_US, max(folded[e::count]) + 1, max(newest[e::count]) + 1) for e in range(count)]
+        now = time.time_ns() // 1_000
+        return [max(now, max(newest[e::count]) + 1) for e in range(count)]
+
+
+class _View:
+    """One view's records and the loop over them."""
+
+    def __init__(self, read: ViewRead) -> None:
+        plan = read.plan
+        features = [plan.feature(name) for name in read.features]
+        self._windows = list(dict.fromkeys(feature.window for feature in features))
+        self._plan = plan
+        self._ranges: dict[tuple[int, bool], list[tuple[int, int]]] = {}
+        self._heads = len(plan.resolutions)
+        self._size = record_words(plan.cells) * WORD_BYTES
+        cells = {cell: feature.type for feature in features for cell in feature.cells}
+        formats = []
+        for number, cell in enumerate(plan.cells):
+            if number not in cells:
+                formats.append(f"{WORDS[cell.kind] * WORD_BYTES}x" if cell.kind in WORDS else "")
+            elif cell.kind in (CellKind.FIRST, CellKind.LAST):
+                formats.append(FORMATS[cell.kind] + ("d" if cells[number] == "float64" else "q"))
+            else:
+                formats.append(FORMATS[cell.kind])
+        self._record = struct.Struct("<q" + "".join(formats))
+        self._loop = _compiled(loop_source(plan, features))
+        self._nothing = self._loop((), [(0, 0)] * len(self._windows))
+
+    def values(self, row: bytes | None, instant_us: int) -> tuple[Any, ...]:
+        if row is None:
+            return self._nothing
+        end = HEADER.size + (self._heads + HEADER.unpack_from(row)[2]) * self._size
+        second, fraction = divmod(instant_us, SECOND_US)
+        windows = self._ranges.get((second, not fraction))
+        if windows is None:
+            windows = self._range(second, fraction, instant_us)
+        return self._loop(self._record.iter_unpack(memoryview(row)[HEADER.size : end]), windows)
+
+    def _range(self, second: int, fraction: int, instant_us: int) -> list[tuple[int, int]]:
+        """The tile keys of each window: the same within a second, since every window begins and ends at a whole one."""
+        ranges = []
+        for window in self._windows:
+            first, last = tile_key_range(window, self._plan.resolutions, np.array([instant_us], np.int64))
+            ranges.append((int(first[0]), int(last[0])))
+        if len(self._ranges) >= KEPT_MAX:
+            self._ranges.clear()
+        self._ranges[second, not fraction] = ranges
+        return ranges
+
+
+def loop_source(plan: ViewPlan, features: Sequence[Feature]) -> str:
+    """The source of `read(records, windows)`: the features' values from a row's records, None for null."""
+    windows = list(dict.fromkeys(feature.window for feature in features))
+    cells = sorted({cell for feature in features for cell in feature.cells})
+    types = {cell: feature.type for feature in features for cell in feature.cells}
+    names = {cell: [f"c{cell}_{n}" for n in range(_length(plan.cells[cell].kind))] for cell in cells}
+    lines = ["def read(records, windows):"]
+    for number in range(len(windows)):
+        lines.append(f"    first{number}, last{number} = windows[{number}]")
+    needed = {
+        number: sorted({cell for feature in features if feature.window == window for cell in feature.cells})
+        for number, window in enumerate(windows)
+    }
+    for number, inside in needed.items():
+        for cell in inside:
+            for n, zero in enumerate(ZEROS[plan.cells[cell].kind]):
+                lines.append(f"    w{number}_{names[cell][n]} = {zero}")
+    lines.append(f"    for {', '.join(['key', *(name for cell in cells for name in names[cell])])}, in records:")
+    for number, inside in needed.items():
+        lines.append(f"        if first{number} <= key < last{number}:")
+        for cell in inside:
+            lines += [f"            {line}" for line in _merge(plan.cells[cell].kind, names[cell], f"w{number}_")]
+    values = []
+    for feature in features:
+        at = f"w{windows.index(feature.window)}_"
+        parts = [[at + name for name in names[cell]] for cell in feature.cells]
+        values.append(FINISHES[feature.finish](plan.cells[feature.cells[0]].kind, types[feature.cells[0]], parts))
+    return "\n".join([*lines, f"    return ({', '.join(values)},)", ""])
+
+
+def _length(kind: CellKind) -> int:
+    return len(ZEROS[kind])
+
+
+def _merge(kind: CellKind, names: list[str], into: str) -> list[str]:
+    """The lines that merge a record's cell into a window's."""
+    if kind in (CellKind.COUNT, CellKind.SUM_INT, CellKind.SUM_FIXED):
+        return [f"{into}{name} += {name}" for name in names]
+    if kind in (CellKind.MIN_INT, CellKind.MIN_FLOAT, CellKind.MAX_INT, CellKind.MAX_FLOAT):
+        better = "<" if kind in (CellKind.MIN_INT, CellKind.MIN_FLOAT) else ">"
+        return [f"if {names[0]} {better} {into}{names[0]}: {into}{names[0]} = {names[0]}"]
+    better = "<" if kind is CellKind.FIRST else ">"
+    order, stored = ", ".join(names[:3]), ", ".join(into + name for name in names[:3])
+    both = ", ".join(into + name for name in names)
+    return [f"if ({order}) {better} ({stored}): {both} = {', '.join(names)}"]
+
+
+def _total(words: list[str]) -> str:
+    return " + ".join(f"({word} << {64 * n})" if n else word for n, word in enumerate(words))
+
+
+def _count(kind: CellKind, type_name: str, cells: list[list[str]]) -> str:
+    return cells[0][0]
+
+
+def _sum_int(kind: CellKind, type_name: str, cells: list[list[str]]) -> str:
+    return f"max({INT64_MIN}, min({INT64_MAX}, {_total(cells[0])})) if {cells[1][0]} else None"
+
+
+def _sum_fixed(kind: CellKind, type_name: str, cells: list[list[str]]) -> str:
+    # Python divides integers with one rounding, half to even.
+    return f"({_total(cells[0])}) / {1 << FRACTION_BITS} if {cells[1][0]} else None"
+
+
+def _mean_int(kind: CellKind, type_name: str, cells: list[list[str]]) -> str:
+    return f"float({_total(cells[0])}) / {cells[1][0]} if {cells[1][0]} else None"
+
+
+def _mean_fixed(kind: CellKind, type_name: str, cells: list[list[str]]) -> str:
+    return f"({_total(cells[0])}) / {1 << FRACTION_BITS} / {cells[1][0]} if {cells[1][0]} else None"
+
+
+def _value(kind: CellKind, type_name: str, cells: list[list[str]]) -> str:
+    value = cells[0][-1] if type_name != "bool" else f"{cells[0][-1]} != 0"
+    if kind is CellKind.FIRST:
+        return f"{value} if {cells[0][0]} != {FIRST_ZERO_TIME} else None"
+    if kind is CellKind.LAST:
+        return f"{value} if {cells[0][0]} != {LAST_ZERO_TIME} else None"
+    return f"{value} if {cells[1][0]} else None"
+
+
+FINISHES: dict[Finish, Callable[[CellKind, str, list[list[str]]], str]] = {
+    Finish.COUNT: _count,
+    Finish.SUM_INT: _sum_int,
+    Finish.SUM_FIXED: _sum_fixed,
+    Finish.MEAN_INT: _mean_int,
+    Finish.MEAN_FIXED: _mean_fixed,
+    Finish.VALUE: _value,
+}
+"""The expression of a value over the merged cells' names."""
+
+
+@lru_cache(maxsize=1024)
+def _compiled(source: str) -> Loop:
+    # The source is made above, of a plan's numbers alone: no name or text of a user's stands in it.
+    scope: dict[str, Any] = {"INFINITY": float("inf")}
+    exec(compile(source, "<read of a view>", "exec"), scope)
+    loop: Loop = scope["read"]
+    return loop
+
+
+_newest_of_checkpoint = lru_cache(maxsize=KEPT_MAX)(newest_of_checkpoint)
+"""A checkpoint moves once a second or so, and is read with every row of its shard."""
+
+_PRESENT = [b",".join([b'"PRESENT"'] * count) for count in range(FEW + 1)]
+
+
+def _statuses(column: list[Any]) -> bytes:
+    return b",".join([b'"NULL_VALUE"' if value is None else b'"PRESENT"' for value in column])
+
+
+@lru_cache(maxsize=KEPT_MAX)
+def stamp_json(newest_us: int) -> bytes:
+    """An event timestamp as JSON; Feast's 1970 where there is none."""
+    return b'"%b"' % instant_text(0 if newest_us == NO_EVENT else newest_us)
+
+
+@lru_cache(maxsize=64)
+def _second_text(second: int) -> bytes:
+    return str(np.datetime64(second, "s")).encode()
+
+
+def instant_text(instant_us: int) -> bytes:
+    """An instant as `iso` writes it."""
+    second, fraction = divmod(instant_us, 1_000_000)
+    text = _second_text(second)
+    return b"%b.%06dZ" % (text, fraction) if fraction else text + b"Z"
+
+
+def _key_json(values: Sequence[Any], count: int) -> bytes:
+    return b'{"values":%b,"statuses":[%b],"event_timestamps":[%b]}' % (
+        orjson.dumps(list(values)),
+        _PRESENT[count],
+        b",".join([b'"1970-01-01T00:00:00Z"'] * count),
+    )
+
+
+@lru_cache(maxsize=256)
+def _template(keys: tuple[str, ...], names: tuple[str, ...]) -> bytes:
+    """The answer with places for the keys' results, three for each feature, the instants and the ages."""
+    metadata = orjson.dumps({"feature_names": [*keys, *names]}).replace(b"%", b"%%")
+    results = [b"%b"] * len(keys) + [b'{"values":[%b],"statuses":[%b],"event_timestamps":[%b]}'] * len(names)
+    return (
+        b'{"metadata":' + metadata + b',"results":[' + b",".join(results)
+        + b'],"headrace":{"instants":[%b],"ages_us":[%b]}}'
+    )  # fmt: skip
