@@ -31,60 +31,56 @@ WAITING_MAX = 2
 Part = tuple[Ints, Future[list[Values]]]
 
 
+class Queries:
+    """Entities and instants that are asked about, in the order of the events: entity by entity, then by instant."""
+
+    def __init__(self, keys: pa.Array, instants: Ints) -> None:
+        encoded = keys.dictionary_encode()
+        self.entities = encoded.dictionary
+        """Each entity once; an event's `key` is its place in here."""
+        codes = pc.fill_null(pc.cast(encoded.indices, pa.int64()), len(self.entities)).to_numpy(zero_copy_only=False)
+        self.order: Ints = np.lexsort((instants, codes))
+        """For each query in this order its number."""
+        self.codes = codes[self.order]
+        self.instants = instants[self.order]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def answered_by(self, last: int) -> int:
+        """How many queries, in this order, are about the entity `last` or one before it."""
+        return int(np.searchsorted(self.codes, last, side="right"))
+
+    def keys(self, start: int, end: int) -> pa.Array:
+        """The entities of some queries, as events name them; null where the query's key is null."""
+        codes = self.codes[start:end]
+        return pa.array(codes, pa.int32(), mask=codes == len(self.entities))
+
+
 def read_stream(
-    plan: ViewPlan,
-    batches: Iterator[pa.RecordBatch],
-    keys: pa.Array,
-    instants: Ints,
-    features: Sequence[str],
-    threads: int,
+    plan: ViewPlan, batches: Iterator[pa.RecordBatch], queries: Queries, features: Sequence[str], threads: int
 ) -> list[Values]:
-    """`features.merge.read_records` over the batches of `Kernel.record_batches` for these very keys."""
-    queries = _Queries(keys, instants)
-    collected = Collected(len(features), len(instants))
+    """`features.merge.read_records` over the batches of `Kernel.record_batches`, in the order in which was asked."""
+    collected = Collected(len(features), len(queries))
     pending: deque[Part] = deque()
+    start = 0
+
+    def read(piece: pa.Table, start: int, end: int) -> list[Values]:
+        return read_records(plan, piece, queries.keys(start, end), queries.instants[start:end], features)
+
     with ThreadPoolExecutor(threads) as pool:
         for piece in _pieces(batches):
-            index = queries.up_to(piece)
-            if len(index):
-                args = (plan, piece, keys.take(pa.array(index)), instants[index], features)
-                pending.append((index, pool.submit(read_records, *args)))
+            end = queries.answered_by(piece["key"][-1].as_py())
+            if end > start:
+                pending.append((queries.order[start:end], pool.submit(read, piece, start, end)))
+                start = end
             while len(pending) > threads * WAITING_MAX:
                 _take(pending, collected)
         while pending:
             _take(pending, collected)
-    rest = queries.rest()
-    collected.put(rest, read_records(plan, _no_records(plan), keys.take(pa.array(rest)), instants[rest], features))
+    # Behind the last event: entities that were never seen, and null keys.
+    collected.put(queries.order[start:], read(_no_records(plan), start, len(queries)))
     return collected.values()
-
-
-class _Queries:
-    """Queries in the order of the events: by their entity's key and their instant."""
-
-    def __init__(self, keys: pa.Array, instants: Ints) -> None:
-        encoded = keys.dictionary_encode()
-        by_bytes = pc.sort_indices(encoded.dictionary)
-        self._entities = encoded.dictionary.take(by_bytes)
-        rank = np.empty(len(by_bytes) + 1, np.int64)
-        rank[by_bytes.to_numpy()] = np.arange(len(by_bytes))
-        rank[-1] = len(by_bytes)
-        codes = pc.fill_null(encoded.indices, len(by_bytes)).to_numpy(zero_copy_only=False)
-        ranks = rank[codes]
-        self._order = np.lexsort((instants, ranks))
-        self._ends = np.searchsorted(ranks[self._order], np.arange(len(by_bytes)), side="right")
-        self._at = 0
-
-    def up_to(self, piece: pa.Table) -> Ints:
-        """The queries of all entities up to the last one of the piece that weren't answered before."""
-        last = piece["key"][len(piece) - 1]
-        end = int(self._ends[pc.index(self._entities, last).as_py()])
-        index = self._order[self._at : end]
-        self._at = end
-        return index
-
-    def rest(self) -> Ints:
-        """The queries behind the last event: entities that were never seen, and null keys."""
-        return self._order[self._at :]
 
 
 def _pieces(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -122,6 +118,7 @@ def _take(pending: deque[Part], collected: Collected) -> None:
 def _no_records(plan: ViewPlan) -> pa.Table:
     kernel = Kernel()
     try:
-        return kernel.records(plan, [None] * len(plan.sources))
+        records = kernel.records(plan, [None] * len(plan.sources))
     finally:
         kernel.close()
+    return records.set_column(0, "key", pa.array([], pa.int32()))

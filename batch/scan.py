@@ -32,6 +32,7 @@ from batch.duck import FILES_MAX_ROWS, connect, literal
 from batch.settings import BatchSettings
 from batch.tables import BROKER_TIME, events_table
 from features.expression import quote
+from features.kernel import Kernel, Query
 from schemas.errors import DataError
 from schemas.event import EventSpec, log_schema
 from schemas.types import duckdb_type, from_arrow
@@ -65,6 +66,17 @@ class Scanner:
         for database in self._databases:
             database.close()
 
+    def kernel(self, specs: Iterable[EventSpec]) -> Kernel:
+        """A kernel that may read the files of these events."""
+        tables = [find(self.catalog, events_table(spec.log_name)) for spec in specs]
+        roots = {local_path(table.location()) for table in tables if table is not None}
+        return Kernel(
+            threads=self._threads or self._settings.threads,
+            memory_limit=self._memory_limit or self._settings.memory_limit,
+            spill=self._settings.spill,
+            directories=sorted(root for root in roots if root is not None),
+        )
+
     def events(
         self,
         spec: EventSpec,
@@ -72,10 +84,10 @@ class Scanner:
         span: Span = Span(),
         *,
         snapshot_id: int | None = None,
-    ) -> pa.RecordBatchReader | None:
+    ) -> Query | pa.RecordBatchReader | None:
         """The events of a topic (default: all columns of `log_schema`), copies dropped; None where nothing is landed.
 
-        `span` leaves out files; events outside may still come.
+        As files that `kernel` may read, where they are local. `span` leaves out files and rows of another time.
         """
         table = find(self.catalog, events_table(spec.log_name))
         if table is None or table.current_snapshot() is None:
@@ -89,7 +101,8 @@ class Scanner:
         if source is None:
             return None
         names = ", ".join(quote(field.name) for field in wanted)
-        return source.reader(f"SELECT {names} FROM {_deduplicated(spec, 'files')}")
+        text = f"SELECT {names} FROM {_deduplicated(spec, 'files')}{_in_span(spec.time, span)}"
+        return source.reader(text) if source.is_remote else Query(f"WITH files AS ({source.select}) {text}")
 
     def log(
         self, spec_schema: pa.Schema, table: Table, starts: Mapping[int, int], ends: Mapping[int, int]
@@ -130,7 +143,7 @@ class Scanner:
             scan = table.scan(row_filter, tuple(schema.names), snapshot_id=snapshot_id)
             database = self._database([])
             database.register("remote", scan.to_arrow_batch_reader())
-            return Relation(database, "SELECT * FROM remote")
+            return Relation(database, "SELECT * FROM remote", is_remote=True)
         database = self._database([local_path(table.location()) or "/"])
         return Relation(database, f"SELECT * FROM {parquet(table.schema(), schema, paths)}")
 
@@ -146,6 +159,7 @@ class Relation:
 
     database: duckdb.DuckDBPyConnection
     select: str
+    is_remote: bool = False
 
     def reader(self, text: str) -> pa.RecordBatchReader:
         """The answer to a query over `files`, in batches."""
@@ -228,6 +242,12 @@ def _span_filter(time: str, span: Span) -> BooleanExpression:
     if span.until_us is not None:
         found = And(found, LessThan(term=time, value=instant_text(span.until_us)))
     return found
+
+
+def _in_span(time: str, span: Span) -> str:
+    bounds = [(">=", span.since_us), ("<", span.until_us)]
+    conditions = [f"{quote(time)} {sign} make_timestamp({bound})" for sign, bound in bounds if bound is not None]
+    return f" WHERE {' AND '.join(conditions)}" if conditions else ""
 
 
 def _deduplicated(spec: EventSpec, relation: str) -> str:

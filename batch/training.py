@@ -16,12 +16,12 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from batch.chunks import BATCH_ROWS, read_stream
+from batch.chunks import BATCH_ROWS, Queries, read_stream
 from batch.rows import check_rows, instants_us, read_rows
 from batch.scan import Scanner, Span
 from batch.settings import BatchSettings
 from features.finish import Values
-from features.kernel import Kernel
+from features.kernel import Kernel, Relation
 from features.plan import Definitions, ServicePlan, Source, ViewPlan
 from features.ranges import Ints
 from features.service import feature_columns, request_columns
@@ -60,7 +60,7 @@ def with_service(
 ) -> pa.Table:
     """Rows that were checked (`check_rows`), with the service's features behind them."""
     scanner = Scanner(settings)
-    kernel = Kernel(threads=settings.threads, memory_limit=settings.memory_limit, spill=settings.spill)
+    kernel = open_kernel(definitions, service, scanner)
     try:
         source = EventSource(scanner, snapshots or {})
         values = {
@@ -81,6 +81,12 @@ def service_plan(definitions: Definitions, service: str) -> ServicePlan:
     return definitions.services[service]
 
 
+def open_kernel(definitions: Definitions, service: ServicePlan, scanner: Scanner) -> Kernel:
+    """A kernel that may read all that the service's values are computed from."""
+    views = [definitions.views[name] for name in definitions.needed(service)]
+    return scanner.kernel(source.event for view in views for source in view.sources)
+
+
 class EventSource:
     """The events of a view's sources, as the kernel reads them."""
 
@@ -88,11 +94,11 @@ class EventSource:
         self._scanner = scanner
         self._snapshots = snapshots
 
-    def relations(self, plan: ViewPlan, span: Span) -> list[pa.RecordBatchReader | None]:
+    def relations(self, plan: ViewPlan, span: Span) -> list[Relation | None]:
         """One relation a source, with the columns that the plan reads; None where nothing is landed."""
         return [self._relation(plan, source, span) for source in plan.sources]
 
-    def _relation(self, plan: ViewPlan, source: Source, span: Span) -> pa.RecordBatchReader | None:
+    def _relation(self, plan: ViewPlan, source: Source, span: Span) -> Relation | None:
         spec = source.event
         snapshot_id = self._snapshots.get(f"events.{spec.log_name}")
         return self._scanner.events(spec, columns_read(plan, source), span, snapshot_id=snapshot_id)
@@ -110,8 +116,9 @@ def view_values(
     """Features of one view for rows with its join keys, at one instant each."""
     keys = kernel.entity_keys(plan, rows)
     relations = source.relations(plan, span_of(plan, features, instants))
-    with closing(kernel.record_batches(plan, relations, keys.unique(), BATCH_ROWS)) as batches:
-        return read_stream(plan, batches, keys, instants, features, threads)
+    queries = Queries(keys, instants)
+    with closing(kernel.record_batches(plan, relations, queries.entities, BATCH_ROWS)) as batches:
+        return read_stream(plan, batches, queries, features, threads)
 
 
 def with_features(

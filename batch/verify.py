@@ -23,7 +23,7 @@ from batch.rows import instants_us
 from batch.scan import Scanner
 from batch.settings import BatchSettings
 from batch.tables import arrow_columns, events_table, served_table
-from batch.training import EventSource, service_plan, since_us, span_of, with_features
+from batch.training import EventSource, open_kernel, service_plan, since_us, span_of, with_features
 from batch.verified import EXAMPLES_MAX, Cause, Difference, VerifyReport, write_result
 from features.finish import Values
 from features.kernel import Kernel
@@ -44,7 +44,7 @@ def verify(
     """
     plan = service_plan(definitions, service)
     scanner = Scanner(settings)
-    kernel = Kernel(threads=settings.threads, memory_limit=settings.memory_limit, spill=settings.spill)
+    kernel = open_kernel(definitions, plan, scanner)
     try:
         run = _Run(definitions, plan, scanner, kernel)
         for served in _served(scanner, service):

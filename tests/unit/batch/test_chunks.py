@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from batch import chunks
-from batch.chunks import read_stream
+from batch.chunks import Queries, read_stream
 from features.kernel import Kernel
 from features.merge import read_records
 from features.plan import Definitions
@@ -44,8 +44,9 @@ def test_pieces_make_no_difference(
     kernel = Kernel()
     try:
         whole = read_records(plan, kernel.records(plan, [table], keys.unique()), keys, instants, FEATURES)
-        batches = kernel.record_batches(plan, [table], keys.unique(), 64)
-        parts = read_stream(plan, batches, keys, instants, FEATURES, threads=2)
+        queries = Queries(keys, instants)
+        batches = kernel.record_batches(plan, [table], queries.entities, 64)
+        parts = read_stream(plan, batches, queries, FEATURES, threads=2)
     finally:
         kernel.close()
     assert [each.to_list() for each in parts] == [each.to_list() for each in whole]
