@@ -1,74 +1,21 @@
-"""Aggregations: what a feature computes, as a list of cells and a finish. Adding one touches this file alone.
+"""The aggregations whose value is one number, one value, or a moment. Adding one touches this file alone.
 
-Every aggregation takes `(expression, *, over=None, where=None)`: `expression` is SQL over the columns of the view's
-source, `over` a duration or a Window (None: the lifetime), `where` a condition for this feature alone. Null inputs are
-skipped. Over no events the value is null, except for counts, which are 0.
+Lists, distinct values and sketches stand in features/collections.py; what they share in features/aggregation.py.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import ClassVar
 
+from features.aggregation import VARIABLE, Aggregation, Composition, Over, Part
 from features.errors import DefinitionError
 from features.plan import CellKind, Finish
-from features.window import Window, as_window
+from features.udf import Udf
+from schemas.duration import parse_duration
+from schemas.types import decimal_digits, decimal_scale
 
-NUMBERS = ("int64", "float64")
-FIXED = ("int64", "float64", "bool", "timestamp", "date")
-"""Types whose values fit a word of 8 bytes."""
-VARIABLE = ("string", "bytes")
-
-
-@dataclass(frozen=True)
-class Composition:
-    """What an aggregation is made of: cells in the order its finish takes them, and the type of the value.
-
-    A cell is (kind, over the input?); a cell not over the input counts every event of the view.
-    """
-
-    cells: tuple[tuple[CellKind, bool], ...]
-    finish: Finish
-    type: str
-
-
-class Aggregation(ABC):
-    """The declaration of one feature. Raises DefinitionError where an argument can't mean anything."""
-
-    expression_optional: ClassVar[bool] = False
-
-    def __init__(
-        self, expression: str | None = None, *, over: Window | str | None = None, where: str | None = None
-    ) -> None:
-        name = type(self).__name__
-        if expression is None and not self.expression_optional:
-            raise DefinitionError(f"{name} needs an expression", hint=f'write {name}("column", over="6h")')
-        for what, text in (("an expression", expression), ("where=", where)):
-            if text is not None and (not isinstance(text, str) or not text.strip()):
-                raise DefinitionError(f"{name}: {what} is SQL text", got=repr(text), hint='write "dep_delay_min > 15"')
-        self.expression = expression
-        self.over = as_window(over)
-        self.where = where
-
-    @abstractmethod
-    def compose(self, type_name: str | None) -> Composition:
-        """The cells and the finish over an input of that type (None: no input). Raises DefinitionError for the type."""
-
-    def __repr__(self) -> str:
-        parts = [] if self.expression is None else [repr(self.expression)]
-        parts += [f"over={str(self.over)!r}"] if self.over is not None else []
-        parts += [f"where={self.where!r}"] if self.where is not None else []
-        return f"{type(self).__name__}({', '.join(parts)})"
-
-    def _one_of(self, type_name: str | None, allowed: tuple[str, ...], what: str) -> str:
-        if type_name in allowed:
-            return type_name
-        raise DefinitionError(
-            f"{type(self).__name__} needs {what}",
-            got=f"{self.expression!r} of type {type_name}",
-            hint="cast it, as in (x > 15)::INT, or aggregate another column",
-        )
+DIGITS_OF_A_SUM = 28
+"""2**31 inputs of 28 digits stay within the 38 of their sum."""
 
 
 class Count(Aggregation):
@@ -77,40 +24,67 @@ class Count(Aggregation):
     expression_optional = True
 
     def compose(self, type_name: str | None) -> Composition:
-        return Composition(((CellKind.COUNT, self.expression is not None),), Finish.COUNT, "int64")
+        return Composition((Part(CellKind.COUNT, self.expression is not None),), Finish.COUNT, "int64")
 
 
-class Sum(Aggregation):
-    """The sum. Of integers: INT64, saturated. Of DOUBLE: exact in fixed point (DESIGN §2), rounded once."""
-
-    def compose(self, type_name: str | None) -> Composition:
-        number = self._one_of(type_name, NUMBERS, "a number")
-        if number == "int64":
-            return Composition(((CellKind.SUM_INT, True), (CellKind.COUNT, True)), Finish.SUM_INT, "int64")
-        return Composition(((CellKind.SUM_FIXED, True), (CellKind.COUNT, True)), Finish.SUM_FIXED, "float64")
-
-
-class Mean(Aggregation):
-    """float64(sum) / float64(count), of the exact sum. DOUBLE."""
+class _Total(Aggregation):
+    element_by_element = True
+    of_int: ClassVar[Finish]
+    of_float: ClassVar[Finish]
+    of_decimal: ClassVar[Finish]
 
     def compose(self, type_name: str | None) -> Composition:
-        number = self._one_of(type_name, NUMBERS, "a number")
+        number = self._number(type_name)
+        count = Part(CellKind.COUNT)
         if number == "int64":
-            return Composition(((CellKind.SUM_INT, True), (CellKind.COUNT, True)), Finish.MEAN_INT, "float64")
-        return Composition(((CellKind.SUM_FIXED, True), (CellKind.COUNT, True)), Finish.MEAN_FIXED, "float64")
+            return Composition((Part(CellKind.SUM_INT), count), self.of_int, self._type("int64"))
+        if number == "float64":
+            return Composition((Part(CellKind.SUM_FIXED), count), self.of_float, self._type("float64"))
+        if decimal_digits(number) > DIGITS_OF_A_SUM:
+            raise DefinitionError(
+                f"{type(self).__name__} takes decimals of at most {DIGITS_OF_A_SUM} digits, so that no sum overflows",
+                got=f"{self.expression!r} of type {number}",
+                hint=f"cast it, as in x::DECIMAL({DIGITS_OF_A_SUM}, {decimal_scale(number)})",
+            )
+        scale = decimal_scale(number)
+        return Composition(
+            (Part(CellKind.SUM_INT), count), self.of_decimal, self._type(f"decimal(38,{scale})"), None, {"scale": scale}
+        )
+
+    def _type(self, type_name: str) -> str:
+        return type_name
+
+
+class Sum(_Total):
+    """The sum. Of integers: INT64, saturated; of decimals: DECIMAL(38, s).
+
+    Of DOUBLE: exact in fixed point (DESIGN §2), rounded once. Of lists: element by element, of maps: key by key.
+    """
+
+    of_int, of_float, of_decimal = Finish.SUM_INT, Finish.SUM_FIXED, Finish.SUM_DECIMAL
+
+
+class Mean(_Total):
+    """float64(sum) / float64(count), of the exact sum. DOUBLE. Of lists and maps: a mean for each element."""
+
+    of_int, of_float, of_decimal = Finish.MEAN_INT, Finish.MEAN_FIXED, Finish.MEAN_DECIMAL
+
+    def _type(self, type_name: str) -> str:
+        return "float64"
 
 
 class _Extreme(Aggregation):
+    element_by_element = True
     of_int: ClassVar[CellKind]
     of_float: ClassVar[CellKind]
     of_bytes: ClassVar[CellKind]
 
     def compose(self, type_name: str | None) -> Composition:
-        value_type = self._one_of(type_name, FIXED + VARIABLE, "a value with an order")
+        value_type = self._value(type_name, "a value with an order")
         if value_type in VARIABLE:
-            return Composition(((self.of_bytes, True),), Finish.VALUE, value_type)
+            return Composition((Part(self.of_bytes),), Finish.VALUE, value_type)
         kind = self.of_float if value_type == "float64" else self.of_int
-        return Composition(((kind, True), (CellKind.COUNT, True)), Finish.VALUE, value_type)
+        return Composition((Part(kind), Part(CellKind.COUNT)), Finish.VALUE, value_type)
 
 
 class Min(_Extreme):
@@ -130,9 +104,10 @@ class _Ordered(Aggregation):
     of_bytes: ClassVar[CellKind]
 
     def compose(self, type_name: str | None) -> Composition:
-        value_type = self._one_of(type_name, FIXED + VARIABLE, "a single value")
-        kind = self.of_bytes if value_type in VARIABLE else self.of_fixed
-        return Composition(((kind, True),), Finish.VALUE, value_type)
+        nested = type_name is not None and type_name.startswith(("list<", "map<"))
+        value_type = str(type_name) if nested else self._value(type_name, "a single value")
+        kind = self.of_bytes if nested or value_type in VARIABLE else self.of_fixed
+        return Composition((Part(kind),), Finish.VALUE, value_type)
 
 
 class First(_Ordered):
@@ -147,17 +122,80 @@ class Last(_Ordered):
     of_fixed, of_bytes = CellKind.LAST, CellKind.LAST_BYTES
 
 
-class Variance(Aggregation):
+class _Moment(Aggregation):
+    cell: ClassVar[CellKind]
+    finish: ClassVar[Finish]
+
+    def compose(self, type_name: str | None) -> Composition:
+        self._number(type_name)
+        return Composition((Part(self.cell),), self.finish, "float64", "float64")
+
+
+class Variance(_Moment):
     """The population's variance, M₂ / n; 0 where min = max. DOUBLE, within 1e-9 · max(1, |v|)."""
 
-    def compose(self, type_name: str | None) -> Composition:
-        self._one_of(type_name, NUMBERS, "a number")
-        return Composition(((CellKind.MOMENTS, True),), Finish.VARIANCE, "float64")
+    cell, finish = CellKind.MOMENTS, Finish.VARIANCE
 
 
-class StdDev(Aggregation):
+class StdDev(_Moment):
     """The population's standard deviation, √(M₂ / n); 0 where min = max. DOUBLE, within 1e-9 · max(1, |v|)."""
 
+    cell, finish = CellKind.MOMENTS, Finish.STDDEV
+
+
+class Skew(_Moment):
+    """The population's skewness, m₃ / m₂^1.5; null where min = max. DOUBLE, within 1e-9 · max(1, |v|)."""
+
+    cell, finish = CellKind.MOMENTS4, Finish.SKEW
+
+
+class Kurtosis(_Moment):
+    """The population's excess kurtosis, m₄ / m₂² − 3; null where min = max. DOUBLE, within 1e-9 · max(1, |v|)."""
+
+    cell, finish = CellKind.MOMENTS4, Finish.KURTOSIS
+
+
+class _Decayed(Aggregation):
+    finish: ClassVar[Finish]
+
+    def __init__(
+        self,
+        expression: str | Udf,
+        half_life: str,
+        *,
+        over: Over = None,
+        where: str | None = None,
+        by: str | None = None,
+    ) -> None:
+        super().__init__(expression, over=over, where=where, by=by)
+        try:
+            self.half_life_us = parse_duration(half_life)
+        except (TypeError, ValueError) as error:
+            raise DefinitionError(
+                f"{type(self).__name__}: half_life= is a duration", got=repr(half_life), hint=f'write "6h" ({error})'
+            ) from None
+        if self.half_life_us <= 0:
+            raise DefinitionError(
+                f"{type(self).__name__}: a half-life is longer than nothing", got=repr(half_life), hint='write "6h"'
+            )
+        self.half_life = half_life
+
+    def arguments(self) -> list[str]:
+        return [f"half_life={self.half_life!r}"]
+
     def compose(self, type_name: str | None) -> Composition:
-        self._one_of(type_name, NUMBERS, "a number")
-        return Composition(((CellKind.MOMENTS, True),), Finish.STDDEV, "float64")
+        self._number(type_name)
+        part = Part(CellKind.DECAYED, True, self.half_life_us)
+        return Composition((part,), self.finish, "float64", "float64", {"half_life_us": self.half_life_us})
+
+
+class DecayedSum(_Decayed):
+    """Σ x · 2^(−(q − t) / half_life) for the instant q. DOUBLE, within 1e-9 of Σ|terms|."""
+
+    finish = Finish.DECAYED_SUM
+
+
+class DecayedMean(_Decayed):
+    """DecayedSum divided by the sum of the weights. DOUBLE, within 1e-9 of the same of |x|."""
+
+    finish = Finish.DECAYED_MEAN

@@ -82,6 +82,11 @@ def doubles_of_limbs(limbs: Ints, fraction_bits: int = FRACTION_BITS) -> Doubles
     return np.where(negative, -magnitude, magnitude)
 
 
+def ints_of_limbs(limbs: Ints) -> list[int]:
+    """Limbs as Python integers."""
+    return [sum(limb << (LIMB_BITS * k) for k, limb in enumerate(row)) for row in limbs.tolist()]
+
+
 def saturated_ints(limbs: Ints) -> Ints:
     """Limbs (n, 4) as int64, those beyond its range at its ends."""
     normal = normalise(limbs)

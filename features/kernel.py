@@ -11,12 +11,18 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from duckdb.func import FunctionNullHandling, PythonUDFType
 
 from features import sql
+from features.cells import is_entries
 from features.deltas import Deltas, to_deltas
 from features.errors import DataError
 from features.expression import quote
+from features.folding import fold_entries
 from features.plan import CellKind, DerivedPlan, ViewPlan
+from features.udf import called_in
+from features.zones import periods
+from schemas.types import duckdb_type
 
 
 class Query(NamedTuple):
@@ -77,11 +83,26 @@ class Kernel:
         if spill is not None:
             config["temp_directory"] = str(spill)
         self._connection = duckdb.connect(":memory:", config=config)
+        self._udfs: set[str] = set()
         self._connection.execute("SET TimeZone = 'UTC'")
         allowed = ", ".join(_literal(str(directory)) for directory in directories)
         self._connection.execute(f"SET allowed_directories = [{allowed}]")
         self._connection.execute("SET enable_external_access = false")
         self._connection.execute("SET lock_configuration = true")
+
+    def _declare_udfs(self, plan: ViewPlan) -> None:
+        """Makes the udfs that the plan calls known to the connection. Raises DataError for one that is not declared."""
+        for name, call in called_in(" ".join(each.sql for each in plan.inputs)).items():
+            if name not in self._udfs:
+                self._connection.create_function(
+                    name,
+                    call.udf.apply_to,
+                    [duckdb_type(type_name) for type_name in call.types],
+                    duckdb_type(call.udf.type),
+                    type=PythonUDFType.ARROW,
+                    null_handling=FunctionNullHandling.SPECIAL,
+                )
+                self._udfs.add(name)
 
     def close(self) -> None:
         """Frees the connection's memory."""
@@ -103,10 +124,10 @@ class Kernel:
             "events": sum(len(table) for table in tables if table is not None),
             "counted": len(events),
         } | {f"nulls_x{n}": events[f"x{n}"].null_count for n in range(len(plan.inputs))}
-        events = events.append_column("ord", pa.array(np.arange(len(events))))
+        events = _with_periods(plan, events.append_column("ord", pa.array(np.arange(len(events)))))
         with self._bound({"prepared": events}):
             partials = self._query(sql.deltas(plan, "prepared"))
-        return to_deltas(plan, events, partials, counts)
+        return to_deltas(plan, events, partials, counts, self._entries(plan, events, partials))
 
     def records(self, plan: ViewPlan, relations: Sequence[Relation | None], keys: pa.Array | None = None) -> pa.Table:
         """The view's events, prepared for offline reads: key, t (int64 µs), position, offset, x0, x1, …
@@ -135,6 +156,7 @@ class Kernel:
 
     @contextmanager
     def _prepared(self, plan: ViewPlan, relations: Sequence[Relation | None]) -> Iterator[str]:
+        self._declare_udfs(plan)
         with ExitStack() as stack:
             yield sql.events(
                 plan, [self._relation(stack, f"source_{n}", relation) for n, relation in enumerate(relations)]
@@ -153,12 +175,34 @@ class Kernel:
         with self._bound({"vectors": table}):
             return self._query(f"SELECT {columns} FROM vectors")
 
+    def _entries(self, plan: ViewPlan, events: pa.Table, partials: pa.Table) -> dict[int, list[bytes]]:
+        """The bytes of each cell of entries in each group of `partials`."""
+        numbers = [number for number, cell in enumerate(plan.cells) if is_entries(cell)]
+        if not numbers:
+            return {}
+        groups = partials.select(["key", "tile_key"]).append_column("g", pa.array(np.arange(len(partials))))
+        placing = [name for name in events.column_names if name in ("key", "t", "ord") or name.startswith("cal")]
+        found = self._over(
+            f"SELECT ord, g FROM ({sql.tiles(plan, 'prepared')}) JOIN groups USING (key, tile_key) ORDER BY ord",
+            {"prepared": events.select(placing), "groups": groups},
+        )
+        members = events.drop_columns(["key"]).take(found["ord"]).append_column("g", found["g"])
+        return {
+            number: fold_entries(self._over, plan.inputs, plan.cells[number], members, len(partials))
+            for number in numbers
+        }
+
+    def _over(self, text: str, tables: Mapping[str, pa.Table]) -> pa.Table:
+        with self._bound(dict(tables)):
+            return self._query(text)
+
     def _events(
         self,
         plan: ViewPlan,
         tables: Sequence[pa.Table | None],
         floors: Sequence[Floors | None] | None,
     ) -> pa.Table:
+        self._declare_udfs(plan)
         with ExitStack() as stack:
             names = [self._relation(stack, f"source_{n}", table) for n, table in enumerate(tables)]
             text = sql.events(plan, names)
@@ -204,6 +248,15 @@ def _memory_errors() -> Iterator[None]:
             got=str(error).split("\n", 1)[0],
             hint="raise the memory limit, or ask for fewer rows at once",
         ) from error
+
+
+def _with_periods(plan: ViewPlan, events: pa.Table) -> pa.Table:
+    """The events with the number of their local period for each resolution that is a calendar's."""
+    for number, resolution in enumerate(plan.resolutions):
+        if resolution.calendar is not None:
+            numbers = periods(resolution.calendar).number(events["t"].to_numpy())
+            events = events.append_column(f"cal{number}", pa.array(numbers))
+    return events
 
 
 def _floor_table(floors: Sequence[Floors | None] | None) -> pa.Table | None:

@@ -6,22 +6,28 @@ finished is one code, so that serving and training can't drift apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.finish import Values, finish
+from features.cells import is_entries, is_fixed
+from features.finish import Finishing, Values, finish_fixed
+from features.lists import Fixed, Pairs, Source, finish_any
 from features.lookup import Lookup
-from features.plan import Feature, ViewPlan, WindowPlan
-from features.ranges import Ints, State
-from features.records import event_state, newest_of_rows, parse_hashes, parse_rows
+from features.plan import LIFETIME, Feature, ViewPlan, WindowPlan
+from features.ranges import Ints, State, take
+from features.records import newest_of_rows, parse_hashes, parse_rows
+from features.sources import of_bytes, of_events
 from features.states import merge_of_ranges
 from features.window import bounds_us, tile_key_range
+from features.zones import periods
 
 Hash = Mapping[bytes, bytes]
+EXPANDED_MAX = 1 << 22
+"""Records that queries over cells of entries look at in one go: 4 million, some hundred MB."""
 
 
 def read_rows(
@@ -38,22 +44,43 @@ def read_rows(
     generation is absent. `hashes[i]`: its HASH, where the plan has cells of variable size.
     """
     tiles = parse_rows(plan, rows, generations)
-    texts = parse_hashes(plan, rows, generations, hashes)
+    fields = parse_hashes(plan, rows, generations, hashes)
+    sources: dict[int, Source] = {}
     entities = np.arange(len(rows) + 1)
-    instants = np.atleast_1d(np.asarray(instant_us, np.int64))
-    if len(instants) and (instants == instants[0]).all():
-        instants = instants[:1]
+
+    asked = np.atleast_1d(np.asarray(instant_us, np.int64))
+    if len(asked) and (asked == asked[0]).all():
+        asked = asked[:1]
+
+    def inside(window: WindowPlan, owners: Ints, tile_keys: Ints) -> Ints:
+        first, last = tile_key_range(window, plan.resolutions, asked)
+        if len(asked) > 1:
+            first, last = first.take(owners), last.take(owners)
+        return np.flatnonzero((tile_keys >= first) & (tile_keys < last))
+
+    def source(cell: int) -> Source:
+        if cell not in sources:
+            sources[cell] = of_bytes(plan.inputs, plan.cells[cell], fields.values[cell])
+        return sources[cell]
 
     def select(window: WindowPlan, cell: int) -> Selected:
-        records = texts.get(cell, tiles)
-        first, last = tile_key_range(window, plan.resolutions, instants)
-        if len(instants) > 1:
-            first, last = first.take(records.rows), last.take(records.rows)
-        inside = np.flatnonzero((records.tile_keys >= first) & (records.tile_keys < last))
-        bounds = np.searchsorted(records.rows.take(inside), entities)
-        return Selected(records.state(cell, inside), records.pool, bounds[:-1], bounds[1:])
+        if is_fixed(plan.cells[cell]):
+            index = inside(window, tiles.rows, tiles.tile_keys)
+            bounds = np.searchsorted(tiles.rows.take(index), entities)
+            return Selected(tiles.state(cell, index), None, bounds[:-1], bounds[1:])
+        found = source(cell)
+        assert isinstance(found, Fixed)
+        index = inside(window, fields.rows, fields.tile_keys)
+        bounds = np.searchsorted(fields.rows.take(index), entities)
+        return Selected(take(found.state, index), found.pool, bounds[:-1], bounds[1:])
 
-    return _read(plan, features, select)
+    def pairs(window: WindowPlan) -> Iterator[tuple[Pairs, Ints]]:
+        index = inside(window, fields.rows, fields.tile_keys)
+        chosen = Pairs(fields.rows.take(index), index, fields.tile_keys.take(index), len(rows))
+        yield chosen, np.arange(len(rows))
+
+    instants = np.broadcast_to(asked, len(rows)) if len(asked) else asked
+    return [_value(plan, plan.feature(name), Reading(select, source, pairs, {}), instants) for name in features]
 
 
 def newest_us(rows: Sequence[bytes | None], generations: Sequence[bytes | None]) -> Ints:
@@ -69,19 +96,39 @@ def read_records(
     A null key gives nulls; an entity that was never seen gives what no events give.
     """
     lookup = Lookup(records, keys)
-    states: dict[int, tuple[State, pa.Array | None]] = {}
+    sources: dict[int, Source] = {}
     ranges: dict[WindowPlan, tuple[Ints, Ints]] = {}
 
-    def select(window: WindowPlan, cell: int) -> Selected:
-        if cell not in states:
-            states[cell] = event_state(plan.cells[cell], records)
+    def source(cell: int) -> Source:
+        if cell not in sources:
+            sources[cell] = of_events(plan.inputs, plan.cells[cell], records)
+        return sources[cell]
+
+    def bounds(window: WindowPlan) -> tuple[Ints, Ints]:
         if window not in ranges:
             start, end = bounds_us(window, plan.resolutions[window.resolution].hop_us, instant_us)
-            ranges[window] = (lookup.at(start), lookup.at(end))
-        return Selected(*states[cell], *ranges[window])
+            first, last = lookup.at(start), lookup.at(end)
+            ranges[window] = (first, np.maximum(first, last))
+        return ranges[window]
+
+    def select(window: WindowPlan, cell: int) -> Selected:
+        found = source(cell)
+        assert isinstance(found, Fixed)
+        return Selected(found.state, found.pool, *bounds(window))
+
+    def pairs(window: WindowPlan) -> Iterator[tuple[Pairs, Ints]]:
+        lo, hi = bounds(window)
+        tiles = _tiles_of(plan, window, records)
+        for queries in _in_turn(hi - lo):
+            lengths = (hi - lo)[queries]
+            skip = np.repeat(np.cumsum(lengths) - lengths, lengths)
+            record = np.arange(int(lengths.sum())) - skip + np.repeat(lo[queries], lengths)
+            query = np.repeat(np.arange(len(queries)), lengths)
+            yield Pairs(query, record, tiles[record], len(queries)), queries
 
     known = pc.is_valid(keys).to_numpy(zero_copy_only=False)
-    return [values.where(known) for values in _read(plan, features, select)]
+    reading = Reading(select, source, pairs, {})
+    return [_value(plan, plan.feature(name), reading, instant_us).where(known) for name in features]
 
 
 class Selected(NamedTuple):
@@ -97,21 +144,59 @@ class Select(Protocol):
     def __call__(self, window: WindowPlan, cell: int) -> Selected: ...
 
 
-def _read(plan: ViewPlan, features: Sequence[str], select: Select) -> list[Values]:
-    merged: dict[tuple[WindowPlan, int], tuple[State, pa.Array | None]] = {}
+class Reading(NamedTuple):
+    """Where records come from: ranges of states for cells of one value, pairs of query and record for entries.
 
-    def state(window: WindowPlan, cell: int) -> tuple[State, pa.Array | None]:
-        if (window, cell) not in merged:
-            chosen = select(window, cell)
-            ranged = merge_of_ranges(plan.cells[cell].kind, chosen.state, chosen.lo, chosen.hi)
-            merged[window, cell] = (ranged, chosen.pool)
-        return merged[window, cell]
+    Pairs come for some queries at a time, with the numbers of these queries. `merged` remembers what features share.
+    """
 
-    return [_finish(plan, plan.feature(name), state) for name in features]
+    select: Select
+    source: Callable[[int], Source]
+    pairs: Callable[[WindowPlan], Iterator[tuple[Pairs, Ints]]]
+    merged: dict[tuple[WindowPlan, int], tuple[State, pa.Array | None]]
 
 
-def _finish(
-    plan: ViewPlan, feature: Feature, state: Callable[[WindowPlan, int], tuple[State, pa.Array | None]]
-) -> Values:
-    cells = [state(feature.window, cell) for cell in feature.cells]
-    return finish(plan, feature, [merged for merged, _ in cells], cells[0][1])
+def _value(plan: ViewPlan, feature: Feature, reading: Reading, instant_us: Ints) -> Values:
+    cells = tuple(plan.cells[cell] for cell in feature.cells)
+    how = Finishing(feature.finish, feature.type, feature.parameters, instant_us, feature.window.lag_us)
+    if not is_entries(cells[0]):
+        states = [_merged(plan, feature.window, cell, reading) for cell in feature.cells]
+        # Where a cell is text, the last one is: it stands behind what it is compared with.
+        return finish_fixed(cells, how, [state for state, _ in states], states[-1][1])
+    sources = tuple(reading.source(cell) for cell in feature.cells)
+    parts = []
+    for pairs, queries in reading.pairs(feature.window):
+        parts.append(finish_any(cells, sources, how._replace(instant_us=instant_us[queries]), pairs))
+    return Values.concat(parts)
+
+
+def _merged(plan: ViewPlan, window: WindowPlan, cell: int, reading: Reading) -> tuple[State, pa.Array | None]:
+    if (window, cell) not in reading.merged:
+        chosen = reading.select(window, cell)
+        kind, argument = plan.cells[cell].kind, plan.cells[cell].argument
+        ranged = merge_of_ranges(kind, chosen.state, chosen.lo, chosen.hi, argument)
+        reading.merged[window, cell] = (ranged, chosen.pool)
+    return reading.merged[window, cell]
+
+
+def _tiles_of(plan: ViewPlan, window: WindowPlan, records: pa.Table) -> Ints:
+    """The tile of each record in the window's resolution."""
+    times = records["t"].to_numpy()
+    resolution = plan.resolutions[window.resolution]
+    if resolution.calendar is not None:
+        return periods(resolution.calendar).number(times)
+    return np.zeros(len(times), np.int64) if resolution.hop_us == LIFETIME else times // resolution.hop_us
+
+
+def _in_turn(lengths: Ints) -> Iterator[Ints]:
+    """The queries in parts that look at EXPANDED_MAX records each (or are one query)."""
+    total = np.cumsum(lengths)
+    start = 0
+    while start < len(lengths) or start == 0:
+        before = int(total[start - 1]) if start else 0
+        stop = int(np.searchsorted(total, before + EXPANDED_MAX, side="right"))
+        stop = min(max(stop, start + 1), len(lengths))
+        yield np.arange(start, stop)
+        start = max(stop, 1)
+        if start >= len(lengths):
+            return

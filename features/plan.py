@@ -17,6 +17,9 @@ from schemas.event import Column, EventSpec
 
 LIFETIME = 0
 """The `hop_us` of the resolution that has one tile for all time."""
+EVERY_EVENT = -1
+ELEMENT = -2
+"""The input of a cell inside a cell: the element of the outer one's list or map."""
 
 
 class CellKind(StrEnum):
@@ -36,6 +39,20 @@ class CellKind(StrEnum):
     FIRST_BYTES = "first_bytes"
     LAST_BYTES = "last_bytes"
     MOMENTS = "moments"
+    MOMENTS4 = "moments4"
+    DECAYED = "decayed"
+    FIRST_K = "first_k"
+    LAST_K = "last_k"
+    LAST_K_DISTINCT = "last_k_distinct"
+    TOP_K = "top_k"
+    BOTTOM_K = "bottom_k"
+    FREQUENCIES = "frequencies"
+    DISTINCT = "distinct"
+    REGISTERS = "registers"
+    BUCKETS = "buckets"
+    BINS = "bins"
+    BY = "by"
+    ELEMENTS = "elements"
 
 
 class Finish(StrEnum):
@@ -49,6 +66,19 @@ class Finish(StrEnum):
     VALUE = "value"
     VARIANCE = "variance"
     STDDEV = "stddev"
+    SKEW = "skew"
+    KURTOSIS = "kurtosis"
+    SUM_DECIMAL = "sum_decimal"
+    MEAN_DECIMAL = "mean_decimal"
+    DECAYED_SUM = "decayed_sum"
+    DECAYED_MEAN = "decayed_mean"
+    LATEST = "latest"
+    LIST = "list"
+    MOST_FREQUENT = "most_frequent"
+    COUNT_DISTINCT = "count_distinct"
+    APPROX_COUNT_DISTINCT = "approx_count_distinct"
+    QUANTILE = "quantile"
+    HISTOGRAM = "histogram"
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -66,32 +96,61 @@ class Input(msgspec.Struct, frozen=True):
 
 
 class Cell(msgspec.Struct, frozen=True):
-    """A state over one input; `input` −1 stands for 'every event of the view'."""
+    """A state over one input; `input` EVERY_EVENT stands for 'every event of the view'.
+
+    `argument` is the kind's own: k, a bound, a half-life in µs. A cell that is a map of cells (BY, ELEMENTS) is keyed
+    by its input and has `inner` cells; where such a cell's input is ELEMENT, it is the list's or map's own element.
+    """
 
     kind: CellKind
     input: int
+    argument: int = 0
+    inner: tuple[Cell, ...] = ()
+    edges: tuple[float, ...] = ()
+
+
+class Calendar(msgspec.Struct, frozen=True):
+    """Local periods of a time zone: "hour", "day", "week" (from Monday) or "month"."""
+
+    unit: str
+    tz: str
 
 
 class Resolution(msgspec.Struct, frozen=True):
     """A tile size. Tile number = floor(t_us / hop_us); with `hop_us` 0 (`LIFETIME`) there is the one tile 0.
 
     `span_us`: a tile that ends more than this before the row's newest event can be read by no window; 0 = never.
+    `calendar`: tiles are the local periods, numbered by features/zones.py; `hop_us` is then about their length.
+    `keeps_past`: what is older than the span is not dropped but merged into one tile, that of all time before.
     """
 
     hop_us: int
     span_us: int
+    calendar: Calendar | None = None
+    keeps_past: bool = False
 
 
 class WindowPlan(msgspec.Struct, frozen=True):
-    """`floor(q − ending − size, hop) ≤ t < q` (or `< floor(q − ending, hop)` where ending > 0); size 0 = lifetime."""
+    """`floor(q − ending − size, hop) ≤ t < q` (or `< floor(q − ending, hop)` where ending > 0); size 0 = lifetime.
+
+    With a `calendar`: the period that holds q, up to q; with `ago` = n the whole n-th one before it.
+    `lag_us`: the part of `ending_us` by which a Lag also moves the instant that a decay is measured from.
+    """
 
     resolution: int
     size_us: int
     ending_us: int = 0
+    lag_us: int = 0
+    calendar: Calendar | None = None
+    ago: int = 0
 
 
 class Feature(msgspec.Struct, frozen=True):
-    """One value of a view. `cells` index `ViewPlan.cells`, as its finish expects them; `declared` is for people."""
+    """One value of a view. `cells` index `ViewPlan.cells`, as its finish expects them; `declared` is for people.
+
+    `parameters` are the finish's: a quantile, k, a limit, a ttl in µs. Where the cell is a map of cells, the finish
+    gives a value for each key, and `type` is the map's (or, of ELEMENTS, the list's).
+    """
 
     name: str
     type: str
@@ -99,10 +158,11 @@ class Feature(msgspec.Struct, frozen=True):
     cells: tuple[int, ...]
     window: WindowPlan
     declared: str
+    parameters: dict[str, int | float] = {}
 
 
 class ViewPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """A windowed feature view. `keys` are the join keys with their types, in the order of the entity key's bytes.
+    """A feature view, windowed or of latest values. `keys`: the join keys, in the order of the entity key's bytes.
 
     `storage_id` (12 hex digits, of project, name and fingerprint) names the view's state in Redis.
     """
@@ -119,6 +179,7 @@ class ViewPlan(msgspec.Struct, frozen=True, kw_only=True):
     resolutions: tuple[Resolution, ...]
     features: tuple[Feature, ...]
     shards: int
+    kind: Literal["windowed", "latest"] = "windowed"
     owner: str = ""
     description: str = ""
     tags: dict[str, str] = {}

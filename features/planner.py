@@ -93,7 +93,8 @@ class _Found:
             )
 
     def _view(self, view: FeatureView) -> None:
-        self._event(view.source)
+        for event in view.events:
+            self._event(event)
         for entity in view.entities:
             _put(self.entities, "entity", entity)
         if view.name in self.derived:

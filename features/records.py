@@ -5,7 +5,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -16,18 +18,21 @@ from features.cells import (
     INT64_MAX,
     INT64_MIN,
     LAST_ZERO_TIME,
+    MOMENTS4_CLAMP_EXPONENT,
     MOMENTS_CLAMP_EXPONENT,
     WORDS,
     is_fixed,
     record_words,
     word_offsets,
 )
-from features.deltas import float64_of, int64_of, value_bits
+from features.deltas import float64_of, huge_words, int64_of, value_bits
 from features.exact import limbs_of_doubles, limbs_of_ints, limbs_of_words
-from features.plan import Cell, CellKind, ViewPlan
-from features.ranges import Ints, State, take
+from features.plan import EVERY_EVENT, Cell, CellKind, ViewPlan
+from features.ranges import Ints, State
+from features.sql import input_column
 from features.states import SUMS, zero
 from schemas.row import GENERATION_BYTES, HEADER, NO_EVENT, WORD_BYTES
+from schemas.types import arrow_type, map_types
 
 Words = npt.NDArray[np.uint64]
 
@@ -43,7 +48,6 @@ class Tiles:
     rows: Ints
     tile_keys: Ints
     state: Callable[[int, Ints], State]
-    pool: pa.Array | None = None
 
 
 def parse_rows(plan: ViewPlan, rows: Sequence[bytes | None], generations: Sequence[bytes | None]) -> Tiles:
@@ -80,36 +84,45 @@ def newest_of_rows(rows: Sequence[bytes | None], generations: Sequence[bytes | N
     )
 
 
+@dataclass(frozen=True)
+class Fields:
+    """The fields of many HASHes: each one's row (ascending), its tile key, and for each variable cell its bytes."""
+
+    rows: Ints
+    tile_keys: Ints
+    values: dict[int, list[bytes]]
+
+
 def parse_hashes(
     plan: ViewPlan,
     rows: Sequence[bytes | None],
     generations: Sequence[bytes | None],
     hashes: Sequence[Mapping[bytes, bytes] | None] | None,
-) -> dict[int, Tiles]:
-    """For each cell of variable size the records of all rows. A HASH counts only beside a row of this generation."""
+) -> Fields:
+    """What stands in the HASHes of all rows. A HASH counts only beside a row of this generation."""
     variable = [number for number, cell in enumerate(plan.cells) if not is_fixed(cell)]
+    payloads: list[list[bytes]] = [[] for _ in variable]
     if not variable:
-        return {}
+        return Fields(np.zeros(0, np.int64), np.zeros(0, np.int64), {})
     if hashes is None:
         raise ValueError(f"{plan.name} keeps text in hashes: read them with the rows")
     owners: list[int] = []
     tile_keys: list[int] = []
-    payloads: list[list[bytes]] = [[] for _ in variable]
     for number, (row, generation, fields) in enumerate(zip(rows, generations, hashes, strict=True)):
         if not fields or row is None or generation is None or row[:GENERATION_BYTES] != generation:
             continue
         for tile_key, blob in fields.items():
             owners.append(number)
             tile_keys.append(_TILE_KEY.unpack(tile_key)[0])
-            for column, payload in zip(payloads, _split(blob, len(variable)), strict=True):
+            for column, payload in zip(payloads, split(blob, len(variable)), strict=True):
                 column.append(payload)
     index = (np.array(owners, np.int64), np.array(tile_keys, np.int64))
-    return {cell: _texts(plan, cell, *index, column) for cell, column in zip(variable, payloads, strict=True)}
+    return Fields(*index, dict(zip(variable, payloads, strict=True)))
 
 
 def event_state(cell: Cell, records: pa.Table) -> tuple[State, pa.Array | None]:
     """The state of each event alone (`Kernel.records`), and the pool that text and bytes point to."""
-    column = None if cell.input < 0 else records[f"x{cell.input}"].combine_chunks()
+    column = None if cell.input == EVERY_EVENT else records[input_column(cell)].combine_chunks()
     if column is None:
         return (np.ones(len(records), np.int64),), None
     present: npt.NDArray[np.bool_] = pc.is_valid(column).to_numpy(zero_copy_only=False)
@@ -117,6 +130,8 @@ def event_state(cell: Cell, records: pa.Table) -> tuple[State, pa.Array | None]:
         return (present.astype(np.int64),), None
     if cell.kind in (CellKind.MIN_BYTES, CellKind.MAX_BYTES):
         return _ranks(cell.kind, column)
+    if cell.kind is CellKind.DECAYED:
+        return _decayed_of_values(column, present, int64_of(records["t"])), None
     if cell.kind in SUMS or cell.kind in OF_VALUES:
         return OF_VALUES[cell.kind](column, present), None
     pool = column if cell.kind in (CellKind.FIRST_BYTES, CellKind.LAST_BYTES) else None
@@ -137,14 +152,37 @@ def _moments_of_values(column: pa.Array, present: npt.NDArray[np.bool_]) -> Stat
     return (present.astype(np.int64), np.where(present, values, 0.0), np.zeros(len(values)), least, greatest)
 
 
+def _moments4_of_values(column: pa.Array, present: npt.NDArray[np.bool_]) -> State:
+    limit = 2.0**MOMENTS4_CLAMP_EXPONENT
+    values = np.clip(float64_of(column, 0.0), -limit, limit)
+    least, greatest = np.where(present, values, np.inf), np.where(present, values, -np.inf)
+    zeros = [np.zeros(len(values)) for _ in range(3)]
+    return (present.astype(np.int64), np.where(present, values, 0.0), *zeros, least, greatest)
+
+
+def _decayed_of_values(column: pa.Array, present: npt.NDArray[np.bool_], times: Ints) -> State:
+    limit = 2.0**MOMENTS_CLAMP_EXPONENT
+    values = np.clip(float64_of(column, 0.0), -limit, limit)
+    return (np.where(present, times, LAST_ZERO_TIME), np.where(present, values, 0.0), present.astype(np.float64))
+
+
+def _int_limbs(column: pa.Array) -> Ints:
+    if not pa.types.is_decimal(column.type):
+        return limbs_of_ints(int64_of(column))
+    words = huge_words(column).copy()
+    words[pc.is_null(column).to_numpy(zero_copy_only=False)] = 0
+    return limbs_of_words(words)
+
+
 OF_VALUES: dict[CellKind, Callable[[pa.Array, npt.NDArray[np.bool_]], State]] = {
-    CellKind.SUM_INT: lambda column, present: (limbs_of_ints(int64_of(column)),),
+    CellKind.SUM_INT: lambda column, present: (_int_limbs(column),),
     CellKind.SUM_FIXED: lambda column, present: (limbs_of_doubles(float64_of(column, 0.0)),),
     CellKind.MIN_INT: lambda column, present: (int64_of(column, INT64_MAX),),
     CellKind.MAX_INT: lambda column, present: (int64_of(column, INT64_MIN),),
     CellKind.MIN_FLOAT: lambda column, present: (float64_of(column, np.inf),),
     CellKind.MAX_FLOAT: lambda column, present: (float64_of(column, -np.inf),),
     CellKind.MOMENTS: _moments_of_values,
+    CellKind.MOMENTS4: _moments4_of_values,
 }
 """A column of inputs as states of one event each; a null is the zero."""
 
@@ -177,11 +215,14 @@ DECODE: dict[CellKind, Callable[[Words], State]] = {
     CellKind.FIRST: _columns,
     CellKind.LAST: _columns,
     CellKind.MOMENTS: _moments,
+    CellKind.MOMENTS4: _moments,
+    CellKind.DECAYED: _moments,
 }
 """The words of a record as a state."""
 
 
-def _split(blob: bytes, count: int) -> list[bytes]:
+def split(blob: bytes, count: int) -> list[bytes]:
+    """The bytes of `count` cells, each with its length in front."""
     parts = []
     at = 0
     for _ in range(count):
@@ -191,20 +232,28 @@ def _split(blob: bytes, count: int) -> list[bytes]:
     return parts
 
 
-def _texts(plan: ViewPlan, number: int, rows: Ints, tile_keys: Ints, payloads: list[bytes]) -> Tiles:
-    cell = plan.cells[number]
-    value_type = pa.string() if plan.inputs[cell.input].type == "string" else pa.binary()
-    extreme = cell.kind in (CellKind.MIN_BYTES, CellKind.MAX_BYTES)
+def text_state(kind: CellKind, payloads: list[bytes], type_name: str) -> tuple[State, pa.Array]:
+    """The state of each payload of a cell of text or bytes, and the pool that states point to."""
+    extreme = kind in (CellKind.MIN_BYTES, CellKind.MAX_BYTES)
     skip = 1 if extreme else _ORDER.size
-    values = pa.array([payload[skip:] if payload else None for payload in payloads], pa.binary()).cast(value_type)
-    if extreme:
-        state, pool = _ranks(cell.kind, values)
+    parts = [payload[skip:] if payload else None for payload in payloads]
+    if type_name in ("string", "bytes"):
+        values = pa.array(parts, pa.binary()).cast(arrow_type(type_name))
     else:
-        absent = (int(zero(cell.kind)[0][0]), 0, 0)
-        order = [_ORDER.unpack_from(payload) if payload else absent for payload in payloads]
-        columns = np.array(order, np.int64).reshape(-1, 3)
-        state, pool = (columns[:, 0], columns[:, 1], columns[:, 2], np.arange(len(payloads))), values
-    return Tiles(rows, tile_keys, lambda _, index: take(state, index), pool)
+        values = nested_array([None if part is None else msgspec.msgpack.decode(part) for part in parts], type_name)
+    if extreme:
+        return _ranks(kind, values)
+    absent = (int(zero(kind)[0][0]), 0, 0)
+    order = [_ORDER.unpack_from(payload) if payload else absent for payload in payloads]
+    columns = np.array(order, np.int64).reshape(-1, 3)
+    return (columns[:, 0], columns[:, 1], columns[:, 2], np.arange(len(payloads))), values
+
+
+def nested_array(values: list[Any], type_name: str) -> pa.Array:
+    """Lists and maps (as dicts or as pairs) in Arrow."""
+    if map_types(type_name) is not None:
+        values = [list(value.items()) if isinstance(value, dict) else value for value in values]
+    return pa.array(values, arrow_type(type_name))
 
 
 def _ranks(kind: CellKind, values: pa.Array) -> tuple[State, pa.Array]:

@@ -10,13 +10,14 @@ are always quoted. The relations that the SQL reads are named by the caller and 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
-from features.cells import CLAMP_EXPONENT, MOMENTS_CLAMP_EXPONENT
+from features.cells import CLAMP_EXPONENT, MOMENTS4_CLAMP_EXPONENT, MOMENTS_CLAMP_EXPONENT, input_type, is_entries
 from features.expression import quote
-from features.plan import LIFETIME, Cell, CellKind, Source, ViewPlan
+from features.plan import ELEMENT, EVERY_EVENT, LIFETIME, Cell, CellKind, Input, Resolution, Source, ViewPlan
 from schemas.event import Column
 from schemas.row import RESOLUTION_SHIFT, TILE_BIAS
-from schemas.types import duckdb_type
+from schemas.types import duckdb_type, is_decimal
 
 SOURCE_SHIFT = 1 << 32
 
@@ -56,23 +57,54 @@ def shard(key: str, shards: int) -> str:
 
 
 def deltas(plan: ViewPlan, relation: str) -> str:
-    """Partial aggregates of prepared events (with `ord`, their rank in the order inside an entity)."""
-    cells = [
-        f"{sql} AS {quote(f'c{n}_{m}')}" for n, cell in enumerate(plan.cells) for m, sql in enumerate(_lower(cell))
-    ]
-    tiles = ", ".join(_tile_key(number, r.hop_us) for number, r in enumerate(plan.resolutions))
-    columns = ", ".join(["key", "tile_key", "max(t) AS newest", *cells])
-    return (
-        f"SELECT {shard('key', plan.shards)} AS shard, * FROM (\n"
-        f"  SELECT {columns}\n"
-        f"  FROM (SELECT *, unnest([{tiles}]) AS tile_key FROM {relation})\n"
-        f"  GROUP BY key, tile_key)\n"
-        f"ORDER BY shard, key, tile_key"
-    )
+    """Partial aggregates of prepared events (with `ord`, their rank in the order inside an entity).
+
+    Cells of entries are not among them (features/folding.py).
+    """
+    cells = [(n, cell) for n, cell in enumerate(plan.cells) if not is_entries(cell)]
+    grouped = partials(plan.inputs, cells, f"({tiles(plan, relation)})", "key, tile_key", "max(t) AS newest")
+    return f"SELECT {shard('key', plan.shards)} AS shard, * FROM (\n{grouped})\nORDER BY shard, key, tile_key"
+
+
+def tiles(plan: ViewPlan, relation: str) -> str:
+    """Each prepared event once for each resolution, with its tile's key. A calendar's number stands in `cal<n>`."""
+    keys = ", ".join(_tile_key(number, resolution) for number, resolution in enumerate(plan.resolutions))
+    return f"SELECT *, unnest([{keys}]) AS tile_key FROM {relation}"
+
+
+def partials(
+    inputs: tuple[Input, ...],
+    cells: list[tuple[int, Cell]],
+    relation: str,
+    group: str,
+    also: str = "",
+    element: str | None = None,
+) -> str:
+    """The partial aggregates `c<n>_<part>` of numbered cells over the rows of each group.
+
+    Some cells first need a value of the whole group beside each row: a mean to measure from, the newest time.
+    """
+    columns = [group, also] if also else [group]
+    beside = []
+    for number, cell in cells:
+        x = input_column(cell)
+        operand = Operand(x, f"aux{number}", cell.argument, input_type(inputs, cell, element))
+        if cell.kind in BESIDE:
+            beside.append(f"{BESIDE[cell.kind](operand)} OVER (PARTITION BY {group}) AS {operand.beside}")
+        columns += [f"{sql} AS {quote(f'c{number}_{part}')}" for part, sql in enumerate(SQL[cell.kind](operand))]
+    source = relation if not beside else f"(SELECT *, {', '.join(beside)} FROM {relation})"
+    return f"  SELECT {', '.join(columns)}\n  FROM {source}\n  GROUP BY {group}"
+
+
+def input_column(cell: Cell) -> str:
+    """The column that a cell aggregates; `*` for every event."""
+    if cell.input == ELEMENT:
+        return "element"
+    return "*" if cell.input == EVERY_EVENT else f"x{cell.input}"
 
 
 def _events_of_source(plan: ViewPlan, number: int, source: Source, relation: str) -> str:
-    time = quote(source.event.time)
+    time = "kafka_t" if source.mapping else quote(source.event.time)
     inputs = [f"{value(each.sql, each.type)} AS x{n}" for n, each in enumerate(plan.inputs)]
     columns = [
         f"{key_text(plan.keys)} AS key",
@@ -96,7 +128,8 @@ def _no_events(plan: ViewPlan) -> str:
 def _renamed(source: Source, relation: str) -> str:
     if not source.mapping:
         return relation
-    ours = f"{quote(source.event.time)}, kafka_partition, kafka_offset"
+    # kafka_… is reserved: no mapped column has such a name.
+    ours = f"{quote(source.event.time)} AS kafka_t, kafka_partition, kafka_offset"
     columns = ", ".join(f"TRY({sql}) AS {quote(name)}" for name, sql in source.mapping.items())
     return f"(SELECT {ours}, {columns} FROM {relation})"
 
@@ -105,16 +138,24 @@ def _key_part(key: Column) -> str:
     return quote(key.name) if key.type == "string" else f"{quote(key.name)}::VARCHAR"
 
 
-def _tile_key(resolution: int, hop_us: int) -> str:
-    base = (resolution << RESOLUTION_SHIFT) + TILE_BIAS
+def _tile_key(number: int, resolution: Resolution) -> str:
+    base = (number << RESOLUTION_SHIFT) + TILE_BIAS
+    if resolution.calendar is not None:
+        return f"({base} + cal{number})::BIGINT"
+    hop_us = resolution.hop_us
     if hop_us == LIFETIME:
         return f"{base}::BIGINT"
     # `//` truncates towards zero; a tile is a floor, also before 1970.
     return f"({base} + (t - ((t % {hop_us}) + {hop_us}) % {hop_us}) // {hop_us})::BIGINT"
 
 
-def _lower(cell: Cell) -> tuple[str, ...]:
-    return SQL[cell.kind]("*" if cell.input < 0 else f"x{cell.input}")
+class Operand(NamedTuple):
+    """What a cell's SQL is made of: the input's column, the value beside each row, the cell's argument, the type."""
+
+    x: str
+    beside: str
+    argument: int
+    type: str
 
 
 def _clamped(x: str, exponent: int) -> str:
@@ -123,39 +164,91 @@ def _clamped(x: str, exponent: int) -> str:
     return f"CASE WHEN {x} IS NOT NULL THEN greatest(least({x}, {limit}), -{limit}) END"
 
 
-def _sum_fixed(x: str) -> tuple[str, ...]:
+def _sum_int(o: Operand) -> tuple[str, ...]:
+    # The sum of a decimal has 38 digits and its scale: in Arrow the same 128 bits as a HUGEINT.
+    total = f"coalesce(sum({o.x}), 0)"
+    return (total,) if is_decimal(o.type) else (f"{total}::HUGEINT",)
+
+
+def _sum_fixed(o: Operand) -> tuple[str, ...]:
     # Two exact halves: whole multiples of 2**-22, and the rest in units of 2**-84 (below 2**62, rounded half to even).
-    clamped = _clamped(x, CLAMP_EXPONENT)
+    clamped = _clamped(o.x, CLAMP_EXPONENT)
     high = f"trunc(({clamped}) * {2.0**22!r}::DOUBLE)"
     low = f"((({clamped}) - {high} / {2.0**22!r}::DOUBLE) * {2.0**84!r}::DOUBLE)"
     return (f"coalesce(sum({high}::HUGEINT), 0)", f"coalesce(sum({low}::BIGINT), 0)::HUGEINT")
 
 
-def _moments(x: str) -> tuple[str, ...]:
-    v = _clamped(f"{x}::DOUBLE", MOMENTS_CLAMP_EXPONENT)
+def _moments(exponent: int, powers: int) -> Callable[[Operand], tuple[str, ...]]:
+    """Count, the mean that is measured from, sums of powers of the distance from it, min and max."""
+
+    def lower(o: Operand) -> tuple[str, ...]:
+        v = _clamped(f"{o.x}::DOUBLE", exponent)
+        distance = f"(({v}) - {o.beside})"
+        sums = [f"coalesce(fsum({' * '.join([distance] * power)}), 0)" for power in range(1, powers + 1)]
+        return (
+            f"count({o.x})",
+            f"coalesce(any_value({o.beside}), 0)",
+            *sums,
+            f"coalesce(min({v}), 'inf'::DOUBLE)",
+            f"coalesce(max({v}), '-inf'::DOUBLE)",
+        )
+
+    return lower
+
+
+def _mean(exponent: int) -> Callable[[Operand], str]:
+    return lambda o: f"favg({_clamped(f'{o.x}::DOUBLE', exponent)})"
+
+
+def _decayed(o: Operand) -> tuple[str, ...]:
+    weight = f"pow(2.0::DOUBLE, (t - {o.beside})::DOUBLE / {o.argument}::DOUBLE)"
+    v = _clamped(f"{o.x}::DOUBLE", MOMENTS_CLAMP_EXPONENT)
     return (
-        f"count({x})",
-        f"coalesce(avg({v}), 0)",
-        f"coalesce(var_pop({v}) * count({x}), 0)",
-        f"coalesce(min({v}), 'inf'::DOUBLE)",
-        f"coalesce(max({v}), '-inf'::DOUBLE)",
+        f"any_value({o.beside})",
+        f"coalesce(fsum(({v}) * {weight}), 0)",
+        f"coalesce(fsum({weight}) FILTER ({o.x} IS NOT NULL), 0)",
     )
 
 
-SQL: dict[CellKind, Callable[[str], tuple[str, ...]]] = {
-    CellKind.COUNT: lambda x: (f"count({x})",),
-    CellKind.SUM_INT: lambda x: (f"coalesce(sum({x}), 0)::HUGEINT",),
+def _least(o: Operand) -> tuple[str, ...]:
+    return (f"min({o.x})",)
+
+
+def _greatest(o: Operand) -> tuple[str, ...]:
+    return (f"max({o.x})",)
+
+
+def _first(o: Operand) -> tuple[str, ...]:
+    return (f"min(ord) FILTER ({o.x} IS NOT NULL)",)
+
+
+def _last(o: Operand) -> tuple[str, ...]:
+    return (f"max(ord) FILTER ({o.x} IS NOT NULL)",)
+
+
+SQL: dict[CellKind, Callable[[Operand], tuple[str, ...]]] = {
+    CellKind.COUNT: lambda o: (f"count({o.x})",),
+    CellKind.SUM_INT: _sum_int,
     CellKind.SUM_FIXED: _sum_fixed,
-    CellKind.MIN_INT: lambda x: (f"min({x})",),
-    CellKind.MAX_INT: lambda x: (f"max({x})",),
-    CellKind.MIN_FLOAT: lambda x: (f"min({x})",),
-    CellKind.MAX_FLOAT: lambda x: (f"max({x})",),
-    CellKind.MIN_BYTES: lambda x: (f"min({x})",),
-    CellKind.MAX_BYTES: lambda x: (f"max({x})",),
-    CellKind.FIRST: lambda x: (f"min(ord) FILTER ({x} IS NOT NULL)",),
-    CellKind.LAST: lambda x: (f"max(ord) FILTER ({x} IS NOT NULL)",),
-    CellKind.FIRST_BYTES: lambda x: (f"min(ord) FILTER ({x} IS NOT NULL)",),
-    CellKind.LAST_BYTES: lambda x: (f"max(ord) FILTER ({x} IS NOT NULL)",),
-    CellKind.MOMENTS: _moments,
+    CellKind.MIN_INT: _least,
+    CellKind.MAX_INT: _greatest,
+    CellKind.MIN_FLOAT: _least,
+    CellKind.MAX_FLOAT: _greatest,
+    CellKind.MIN_BYTES: _least,
+    CellKind.MAX_BYTES: _greatest,
+    CellKind.FIRST: _first,
+    CellKind.LAST: _last,
+    CellKind.FIRST_BYTES: _first,
+    CellKind.LAST_BYTES: _last,
+    CellKind.MOMENTS: _moments(MOMENTS_CLAMP_EXPONENT, 2),
+    CellKind.MOMENTS4: _moments(MOMENTS4_CLAMP_EXPONENT, 4),
+    CellKind.DECAYED: _decayed,
 }
 """Each cell's partial aggregate over an input column: one SQL expression or several."""
+
+BESIDE: dict[CellKind, Callable[[Operand], str]] = {
+    CellKind.MOMENTS: _mean(MOMENTS_CLAMP_EXPONENT),
+    CellKind.MOMENTS4: _mean(MOMENTS4_CLAMP_EXPONENT),
+    CellKind.DECAYED: lambda o: f"max(t) FILTER ({o.x} IS NOT NULL)",
+}
+"""Cells whose partial aggregate needs an aggregate of its group beside each row."""

@@ -7,6 +7,8 @@ A state is a tuple of arrays of one length (features/ranges.py):
     min, max            value (int64 or float64); of text and bytes: the rank of the value in a sorted pool
     first, last         time, position, offset, payload (the value's bits, or its index in a pool)
     moments             n, mean, M2, min, max
+    moments4            n, mean, M2, M3, M4, min, max
+    decayed             newest time, sum, weight; its merge depends on the cell's argument, the half-life
 """
 
 from __future__ import annotations
@@ -30,18 +32,22 @@ def zero(kind: CellKind) -> State:
     return ZEROS[kind]()
 
 
-def merge(kind: CellKind, a: State, b: State) -> State:
-    """Record by record, the merge of two states."""
+def merge(kind: CellKind, a: State, b: State, argument: int = 0) -> State:
+    """Record by record, the merge of two states; `argument` is the cell's."""
     if kind in SUMS:
         return (a[0] + b[0],)  # type: ignore[operator]
-    return MERGES[kind](a, b)
+    return _merge_of(kind, argument)(a, b)
 
 
-def merge_of_ranges(kind: CellKind, state: State, lo: Ints, hi: Ints) -> State:
-    """For each query the merge of records lo ≤ i < hi."""
+def merge_of_ranges(kind: CellKind, state: State, lo: Ints, hi: Ints, argument: int = 0) -> State:
+    """For each query the merge of records lo ≤ i < hi; `argument` is the cell's."""
     if kind in SUMS:
         return (sum_ranges(state[0], lo, hi),)  # type: ignore[arg-type]
-    return merge_ranges(MERGES[kind], zero(kind), state, lo, hi)
+    return merge_ranges(_merge_of(kind, argument), zero(kind), state, lo, hi)
+
+
+def _merge_of(kind: CellKind, argument: int) -> Merge:
+    return _decayed(argument) if kind is CellKind.DECAYED else MERGES[kind]
 
 
 def _minimum(a: State, b: State) -> State:
@@ -88,6 +94,42 @@ def _merge_moments(a: State, b: State) -> State:
     return (n, mean, m2, np.minimum(min_a, min_b), np.maximum(max_a, max_b))
 
 
+def _merge_moments4(a: State, b: State) -> State:
+    """Pébay, Formulas for Robust, One-Pass Parallel Computation of Covariances and Arbitrary-Order Moments (2008)."""
+    n_a, mean_a, m2_a, m3_a, m4_a, min_a, max_a = (np.asarray(part, np.float64) for part in a)
+    n_b, mean_b, m2_b, m3_b, m4_b, min_b, max_b = (np.asarray(part, np.float64) for part in b)
+    n = np.maximum(n_a + n_b, 1)
+    both = (n_a > 0) & (n_b > 0)
+    d = np.where(both, mean_b - mean_a, 0.0)
+    share_a, share_b = n_a / n, n_b / n
+    mean = np.where(n_a == 0, mean_b, np.where(n_b == 0, mean_a, mean_a + d * share_b))
+    m2 = m2_a + m2_b + d**2 * (n_a * share_b)
+    m3 = m3_a + m3_b + d**3 * (n_a * share_b * (share_a - share_b)) + 3 * d * (share_a * m2_b - share_b * m2_a)
+    m4 = (
+        m4_a
+        + m4_b
+        + d**4 * (n_a * share_b * (share_a**2 - share_a * share_b + share_b**2))
+        + 6 * d**2 * (share_a**2 * m2_b + share_b**2 * m2_a)
+        + 4 * d * (share_a * m3_b - share_b * m3_a)
+    )
+    count = a[0] + b[0]  # type: ignore[operator]
+    return (count, mean, m2, m3, m4, np.minimum(min_a, min_b), np.maximum(max_a, max_b))
+
+
+def _decayed(half_life_us: int) -> Merge:
+    """Sums that decay, each measured at its own newest event: both moved to the newer of the two."""
+
+    def merge_decayed(a: State, b: State) -> State:
+        newest = np.maximum(a[0], b[0])
+        weight_a = np.exp2((a[0] - newest) / half_life_us)  # type: ignore[operator]
+        weight_b = np.exp2((b[0] - newest) / half_life_us)  # type: ignore[operator]
+        with np.errstate(over="ignore"):
+            total, weight = (a[k] * weight_a + b[k] * weight_b for k in (1, 2))
+        return (newest, total, weight)
+
+    return merge_decayed
+
+
 MERGES: dict[CellKind, Merge] = {
     CellKind.MIN_INT: _minimum,
     CellKind.MIN_FLOAT: _minimum,
@@ -100,7 +142,9 @@ MERGES: dict[CellKind, Merge] = {
     CellKind.LAST: _later,
     CellKind.LAST_BYTES: _later,
     CellKind.MOMENTS: _merge_moments,
+    CellKind.MOMENTS4: _merge_moments4,
 }
+"""Cells whose merge takes no argument."""
 
 
 def _ints(*values: int) -> Callable[[], State]:
@@ -128,4 +172,11 @@ ZEROS: dict[CellKind, Callable[[], State]] = {
         np.array([np.inf]),
         np.array([-np.inf]),
     ),
+    CellKind.MOMENTS4: lambda: (
+        np.zeros(1, np.int64),
+        *(np.zeros(1) for _ in range(4)),
+        np.array([np.inf]),
+        np.array([-np.inf]),
+    ),
+    CellKind.DECAYED: lambda: (np.array([LAST_ZERO_TIME], np.int64), np.zeros(1), np.zeros(1)),
 }

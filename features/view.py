@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from features.aggregations import Aggregation
+from features.aggregation import Aggregation
 from features.errors import DefinitionError
+from features.expression import quote
+from features.lag import Lag, resolve_lags
 from features.place import caller, check_name
 from features.plan import Selection
-from features.view_plan import plan_view
+from features.source import AnySource, check_source, columns_of, events_of
+from features.view_plan import plan_latest, plan_view
+from schemas.duration import parse_duration
 from schemas.event import Event
 
 SHARDS = 64
@@ -57,8 +63,8 @@ class FeatureView:
         *,
         entity: Entity | None = None,
         entities: Sequence[Entity] | None = None,
-        source: type[Event],
-        features: Mapping[str, Aggregation],
+        source: AnySource,
+        features: Mapping[str, Aggregation | Lag],
         where: str | None = None,
         shards: int = SHARDS,
         owner: str = "",
@@ -69,17 +75,23 @@ class FeatureView:
         try:
             self.name = check_name("a view", name)
             self.entities = _entities(entity, entities)
-            self.source = source
-            self.features = dict(features) if isinstance(features, Mapping) else features
+            self.source = check_source(source)
+            self.features: dict[str, Any] = dict(features) if isinstance(features, Mapping) else features
             self.where = where
             self.shards = shards
             self.owner = owner
             self.description = description
             self.tags = dict(tags or {})
             self._check_shape()
+            self.features = resolve_lags(self.features)
             self.plan = plan_view(self)
         except DefinitionError as error:
             raise error.at(f"{self.place}: view {name!r}") from None
+
+    @property
+    def events(self) -> tuple[type[Event], ...]:
+        """The event types that the view reads."""
+        return events_of(self.source)
 
     def __getitem__(self, features: str | tuple[str, ...] | list[str]) -> Selection:
         names = (features,) if isinstance(features, str) else tuple(features)
@@ -91,23 +103,99 @@ class FeatureView:
         return f"FeatureView({self.name!r} of {of} from {self.source.__name__})\n" + "\n".join(lines)
 
     def _check_shape(self) -> None:
-        if not (isinstance(self.source, type) and issubclass(self.source, Event)):
-            raise DefinitionError("source= is an event type", got=repr(self.source), hint="write source=Flight")
         if not isinstance(self.features, dict) or not self.features:
             raise DefinitionError(
                 "features= names at least one feature", got=repr(self.features), hint='{"n": Count()}'
             )
         for name, aggregation in self.features.items():
             check_name("a feature", name)
-            if not isinstance(aggregation, Aggregation):
+            if not isinstance(aggregation, Aggregation | Lag):
                 raise DefinitionError(
                     "a feature is an aggregation",
                     where=name,
                     got=repr(aggregation),
                     hint='write Mean("dep_delay_min", over="6h")',
                 )
-        if not isinstance(self.shards, int) or not 1 <= self.shards <= SHARDS_MAX:
-            raise DefinitionError(f"shards= is 1 to {SHARDS_MAX}", got=repr(self.shards))
+        _check_shards(self.shards)
+
+
+class LatestView(FeatureView):
+    """An entity's newest row, its nulls included, if `q − ttl ≤ t < q`; without `ttl` of any age.
+
+    `fields` are columns of the source (all but the keys, if it is left away). Raises DefinitionError.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        entity: Entity | None = None,
+        entities: Sequence[Entity] | None = None,
+        source: AnySource,
+        fields: Sequence[str] | None = None,
+        ttl: str | None = None,
+        where: str | None = None,
+        shards: int = SHARDS,
+        owner: str = "",
+        description: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        self.place = caller()
+        try:
+            self.name = check_name("a view", name)
+            self.entities = _entities(entity, entities)
+            self.source = check_source(source)
+            self.ttl = ttl
+            self.ttl_us = None if ttl is None else _ttl_us(ttl)
+            self.features = self._fields(fields)
+            self.where = where
+            self.shards = _check_shards(shards)
+            self.owner = owner
+            self.description = description
+            self.tags = dict(tags or {})
+            self.plan = plan_latest(self)
+        except DefinitionError as error:
+            raise error.at(f"{self.place}: view {name!r}") from None
+
+    def __repr__(self) -> str:
+        of = ", ".join(entity.name for entity in self.entities)
+        ttl = "" if self.ttl is None else f" at most {self.ttl} old"
+        return f"LatestView({self.name!r} of {of} from {self.source.__name__}{ttl})\n  {', '.join(self.features)}"
+
+    def _fields(self, fields: Sequence[str] | None) -> dict[str, str]:
+        known = [column.name for column in columns_of(self.source)]
+        keys = {entity.join_key for entity in self.entities}
+        if fields is None:
+            fields = [name for name in known if name not in keys]
+        if isinstance(fields, str) or not isinstance(fields, Sequence) or not fields:
+            raise DefinitionError("fields= is a list of columns", got=repr(fields), hint='fields=["seats"]')
+        for name in fields:
+            check_name("a field", name)
+            if name not in known:
+                close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+                raise DefinitionError(
+                    f"{self.source.__name__} has no such column",
+                    where=f"field {name!r}",
+                    got=repr(name),
+                    hint=f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known)}",
+                )
+        return {name: quote(name) for name in fields}
+
+
+def _ttl_us(ttl: str) -> int:
+    try:
+        found = parse_duration(ttl)
+    except (TypeError, ValueError) as error:
+        raise DefinitionError("ttl= is a duration", got=repr(ttl), hint=f'write ttl="365d" ({error})') from None
+    if found <= 0:
+        raise DefinitionError("ttl= is longer than nothing", got=repr(ttl), hint='write ttl="365d"')
+    return found
+
+
+def _check_shards(shards: object) -> int:
+    if isinstance(shards, bool) or not isinstance(shards, int) or not 1 <= shards <= SHARDS_MAX:
+        raise DefinitionError(f"shards= is 1 to {SHARDS_MAX}", got=repr(shards))
+    return shards
 
 
 def select(view: str, features: tuple[str, ...], known: tuple[str, ...]) -> Selection:

@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from features.aggregations import Aggregation
+from features.aggregation import Aggregation, Composition, Part
+from features.aggregations import Last
 from features.errors import DefinitionError
 from features.expression import Bound, bind
 from features.plan import (
+    ELEMENT,
+    EVERY_EVENT,
     LIFETIME,
     Cell,
     CellKind,
     Feature,
+    Finish,
     Input,
     Resolution,
     Source,
     ViewPlan,
     WindowPlan,
 )
-from features.window import Window, check_tiles, span_us
+from features.source import columns_of, sources_of
+from features.udf import Udf
+from features.window import AnyWindow, check_tiles
 from schemas.event import Column
 from schemas.row import RESOLUTIONS_MAX
+from schemas.types import KEY_SCALARS, duckdb_type, element_type, map_types
 
 if TYPE_CHECKING:
-    from features.view import FeatureView
+    from features.view import FeatureView, LatestView
 
 KEY_TYPES = ("string", "int64", "bool")
-EVERY_EVENT = -1
 MEANING_VERSION = 1
 """Part of every fingerprint: raised when this code gives the same declaration another meaning or layout."""
 
@@ -38,6 +45,7 @@ MEANING_VERSION = 1
 @dataclass
 class _Draft:
     view: FeatureView
+    sources: tuple[Source, ...] = ()
     columns: dict[str, str] = field(default_factory=dict)
     keys: tuple[Column, ...] = ()
     where: str | None = None
@@ -49,23 +57,34 @@ class _Draft:
 
 def plan_view(view: FeatureView) -> ViewPlan:
     """The plan of a view; `storage_id` is left empty, since it depends on the project. Raises DefinitionError."""
+    return _planned(view, PASSES, "windowed")
+
+
+def plan_latest(view: LatestView) -> ViewPlan:
+    """The plan of a view of latest values. Raises DefinitionError."""
+    return _planned(view, (*PASSES[:3], _latest), "latest")
+
+
+def _planned(
+    view: FeatureView, passes: tuple[Callable[[_Draft], None], ...], kind: Literal["windowed", "latest"]
+) -> ViewPlan:
     draft = _Draft(view)
-    for run in PASSES:
+    for run in passes:
         run(draft)
-    spec = view.source.spec()
     plan = ViewPlan(
         name=view.name,
         fingerprint="",
         storage_id="",
         entities=tuple(entity.name for entity in view.entities),
         keys=draft.keys,
-        sources=(Source(spec),),
+        sources=draft.sources,
         where=draft.where,
         inputs=tuple(draft.inputs),
         cells=tuple(draft.cells),
         resolutions=tuple(draft.resolutions),
         features=tuple(draft.features),
         shards=view.shards,
+        kind=kind,
         owner=view.owner,
         description=view.description,
         tags=view.tags,
@@ -79,7 +98,7 @@ def fingerprint(plan: ViewPlan) -> str:
         (s.event.topic, s.event.table, s.event.path, s.event.time, s.event.id, s.event.dedupe_within_us, s.mapping)
         for s in plan.sources
     ]
-    features = [(f.name, f.type, f.finish, f.cells, f.window) for f in plan.features]
+    features = [(f.name, f.type, f.finish, f.cells, f.window, f.parameters) for f in plan.features]
     meaning = (
         MEANING_VERSION,
         plan.keys,
@@ -101,12 +120,13 @@ def with_project(plan: ViewPlan, project: str) -> ViewPlan:
 
 
 def _read_columns(draft: _Draft) -> None:
-    draft.columns = {column.name: column.type for column in draft.view.source.spec().columns}
+    draft.sources = sources_of(draft.view.source)
+    draft.columns = {column.name: column.type for column in columns_of(draft.view.source)}
 
 
 def _resolve_keys(draft: _Draft) -> None:
     source = draft.view.source
-    columns = {column.name: column for column in source.spec().columns}
+    columns = {column.name: column for column in columns_of(source)}
     for entity in draft.view.entities:
         column = columns.get(entity.join_key)
         if column is None:
@@ -130,17 +150,23 @@ def _bind_where(draft: _Draft) -> None:
 
 
 def _choose_tiles(draft: _Draft) -> None:
-    windows = [_window(aggregation) for aggregation in draft.view.features.values()]
+    windows = [aggregation.over for aggregation in draft.view.features.values()]
     check_tiles([window for window in windows if window is not None])
-    max_future_us = draft.view.source.spec().max_future_us
-    spans: dict[int, int] = {}
+    spans: dict[Resolution, int] = {}
     for window in windows:
-        hop_us = LIFETIME if window is None else window.hop_us
-        span = 0 if window is None else span_us(window.size_us, window.ending_us, hop_us, max_future_us)
-        spans[hop_us] = max(spans.get(hop_us, 0), span)
+        resolution = _resolution(draft, window)
+        kind = msgspec.structs.replace(resolution, span_us=0)
+        spans[kind] = max(spans.get(kind, 0), resolution.span_us)
     if len(spans) > RESOLUTIONS_MAX:
         raise DefinitionError(f"a view has at most {RESOLUTIONS_MAX} hops", got=str(len(spans)), hint="split the view")
-    draft.resolutions = [Resolution(hop_us, span) for hop_us, span in sorted(spans.items())]
+    resolutions = [msgspec.structs.replace(kind, span_us=span) for kind, span in spans.items()]
+    draft.resolutions = sorted(resolutions, key=lambda r: (r.hop_us, r.keeps_past, str(r.calendar)))
+
+
+def _resolution(draft: _Draft, window: AnyWindow | None) -> Resolution:
+    if window is None:
+        return Resolution(LIFETIME, 0)
+    return window.resolution(max(source.event.max_future_us for source in draft.sources))
 
 
 def _compose(draft: _Draft) -> None:
@@ -156,14 +182,102 @@ PASSES = (_read_columns, _resolve_keys, _bind_where, _choose_tiles, _compose)
 
 def _feature(draft: _Draft, name: str, aggregation: Aggregation) -> Feature:
     filtered = None if aggregation.where is None else _condition(aggregation.where, draft.columns).sql
-    value = None if aggregation.expression is None else bind(aggregation.expression, dict(draft.columns))
-    composed = aggregation.compose(None if value is None else value.type)
-    cells = tuple(_cell(draft, kind, value if over_input else None, filtered) for kind, over_input in composed.cells)
-    return Feature(name, composed.type, composed.finish, cells, _window_plan(draft, aggregation), repr(aggregation))
+    value = _bound(aggregation.expression, draft.columns)
+    shape = _Shape.of(aggregation, value)
+    composed = aggregation.compose(shape.single)
+    if value is not None and composed.cast is not None:
+        value = _cast(value, shape, composed.cast)
+        shape = _Shape.of(aggregation, value)
+    cells, type_name = _nested(draft, aggregation, composed, value, filtered, shape)
+    numbers = tuple(_number(draft, cell) for cell in cells)
+    window = _window_plan(draft, aggregation.over)
+    return Feature(name, type_name, composed.finish, numbers, window, repr(aggregation), composed.parameters)
 
 
-def _cell(draft: _Draft, kind: CellKind, value: Bound | None, filtered: str | None) -> int:
-    cell = Cell(kind, _input(draft, value, filtered))
+@dataclass(frozen=True)
+class _Shape:
+    """What an input is to an aggregation: `single` is the type of the values that its cells are over.
+
+    `outer`: the cell that takes lists or maps apart first.
+    """
+
+    single: str | None
+    outer: CellKind | None = None
+
+    @classmethod
+    def of(cls, aggregation: Aggregation, value: Bound | None) -> _Shape:
+        if value is None:
+            return cls(None)
+        element, types = element_type(value.type), map_types(value.type)
+        if element is not None and aggregation.element_by_element:
+            return cls(element, CellKind.ELEMENTS)
+        if types is not None and aggregation.element_by_element:
+            return cls(types[1], CellKind.BY)
+        if element is not None and aggregation.flattens:
+            return cls(element)
+        return cls(value.type)
+
+
+def _cast(value: Bound, shape: _Shape, to: str) -> Bound:
+    """The input with single values of the type `to`."""
+    if shape.single == to:
+        return value
+    target = f"list<{to}>" if value.type.startswith("list<") else to
+    return Bound(f"CAST({value.sql} AS {duckdb_type(target)})", target, value.columns)
+
+
+def _nested(
+    draft: _Draft,
+    aggregation: Aggregation,
+    composed: Composition,
+    value: Bound | None,
+    filtered: str | None,
+    shape: _Shape,
+) -> tuple[tuple[Cell, ...], str]:
+    """The feature's cells, inside others where it is a map or a list of values, and the type of the whole."""
+    by = None if aggregation.by is None else _by(aggregation.by, draft.columns)
+    if shape.outer is not None:
+        cells = tuple(Cell(part.kind, ELEMENT, part.argument, (), part.edges) for part in composed.cells)
+        # The list's own condition says which events count: inside a `by`, the key is taken from those alone.
+        cells = (Cell(shape.outer, _input(draft, value, filtered), 0, cells),)
+        types = None if value is None else map_types(value.type)
+        type_name = f"map<{types[0]},{composed.type}>" if types else f"list<{composed.type}>"
+    else:
+        cells = tuple(_cell(draft, part, value, filtered) for part in composed.cells)
+        type_name = composed.type
+    if by is None:
+        return cells, type_name
+    if any(cell.input == EVERY_EVENT for cell in cells):
+        key = Cell(CellKind.BY, _input(draft, by, None), 0, cells)
+    else:
+        key = Cell(CellKind.BY, _input(draft, by, filtered), 0, cells)
+    return (key,), f"map<{by.type},{type_name}>"
+
+
+def _by(text: str, columns: dict[str, str]) -> Bound:
+    bound = bind(text, dict(columns))
+    if bound.type not in KEY_SCALARS:
+        raise DefinitionError(
+            f"by= is one of {', '.join(KEY_SCALARS)}",
+            got=f"{text!r} of type {bound.type}",
+            hint="cast it, as in (x)::VARCHAR",
+        )
+    return bound
+
+
+def _bound(expression: str | Udf | None, columns: dict[str, str]) -> Bound | None:
+    if expression is None:
+        return None
+    if isinstance(expression, Udf):
+        return expression.bind(columns)
+    return bind(expression, dict(columns))
+
+
+def _cell(draft: _Draft, part: Part, value: Bound | None, filtered: str | None) -> Cell:
+    return Cell(part.kind, _input(draft, value if part.over_input else None, filtered), part.argument, (), part.edges)
+
+
+def _number(draft: _Draft, cell: Cell) -> int:
     if cell not in draft.cells:
         draft.cells.append(cell)
     return draft.cells.index(cell)
@@ -181,15 +295,29 @@ def _input(draft: _Draft, value: Bound | None, filtered: str | None) -> int:
     return draft.inputs.index(entry)
 
 
-def _window_plan(draft: _Draft, aggregation: Aggregation) -> WindowPlan:
-    window = _window(aggregation)
-    hop_us = LIFETIME if window is None else window.hop_us
-    index = next(i for i, resolution in enumerate(draft.resolutions) if resolution.hop_us == hop_us)
-    return WindowPlan(index, 0) if window is None else WindowPlan(index, window.size_us, window.ending_us)
+def _window_plan(draft: _Draft, window: AnyWindow | None) -> WindowPlan:
+    kind = msgspec.structs.replace(_resolution(draft, window), span_us=0)
+    index = next(i for i, r in enumerate(draft.resolutions) if msgspec.structs.replace(r, span_us=0) == kind)
+    return WindowPlan(index, 0) if window is None else window.plan(index)
 
 
-def _window(aggregation: Aggregation) -> Window | None:
-    return aggregation.over if isinstance(aggregation.over, Window) else None
+def _latest(draft: _Draft) -> None:
+    """Each field is the value of the last event that has one, if that is the last event of all: else it is null."""
+    view = draft.view
+    ttl_us = getattr(view, "ttl_us", None)
+    draft.resolutions = [Resolution(LIFETIME, 0)]
+    newest = _number(draft, Cell(CellKind.LAST, _input(draft, Bound("TRUE", "bool", frozenset()), None)))
+    for name, sql in view.features.items():
+        try:
+            value = bind(str(sql), dict(draft.columns))
+            kind = Last(str(sql)).compose(value.type).cells[0].kind
+        except DefinitionError as error:
+            raise error.at(f"field {name!r}") from None
+        found = _number(draft, Cell(kind, _input(draft, value, None)))
+        parameters: dict[str, int | float] = {} if ttl_us is None else {"ttl_us": ttl_us}
+        draft.features.append(
+            Feature(name, value.type, Finish.LATEST, (newest, found), WindowPlan(0, 0), f"latest {name}", parameters)
+        )
 
 
 def _condition(text: str, columns: dict[str, str]) -> Bound:

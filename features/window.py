@@ -2,19 +2,24 @@
 
 Window("6h")                        floor(q − 6h, hop) ≤ t < q
 Window("7d", ending="24h ago")      floor(q − 24h − 7d, hop) ≤ t < floor(q − 24h, hop)
+Calendar("day", tz="Asia/Kolkata")  the local day that holds q, up to q; with ago=1 the whole day before it
 None                                t < q: the lifetime
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
+from features import plan
 from features.errors import DefinitionError
 from features.plan import LIFETIME, Resolution, WindowPlan
-from schemas.duration import parse_duration
+from features.zones import MARGIN_US, UNITS_US, check_zone, periods
+from schemas.duration import format_duration, parse_duration
 from schemas.row import RESOLUTION_SHIFT, TILE_BIAS, TIME_MIN_US
 
 Instants = npt.NDArray[np.int64]
@@ -68,14 +73,113 @@ class Window:
         hop = "" if self.hop is None else f" by {self.hop}"
         return f"{self.size}{hop}" + ("" if self.ending is None else f" ending {self.ending}")
 
+    def shown(self) -> str:
+        """As it is written after over=."""
+        return repr(str(self))
 
-def as_window(over: Window | str | None) -> Window | None:
-    """What `over=` says, as a Window; None is the lifetime. Raises DefinitionError for anything else."""
-    if over is None or isinstance(over, Window):
+    def plan(self, resolution: int) -> WindowPlan:
+        return WindowPlan(resolution, self.size_us, self.ending_us)
+
+    def resolution(self, max_future_us: int) -> Resolution:
+        """The tiles that it needs."""
+        return Resolution(self.hop_us, span_us(self.size_us, self.ending_us, self.hop_us, max_future_us))
+
+    def tiles(self) -> int:
+        """How many of them an entity keeps."""
+        return -(-(self.size_us + self.ending_us) // self.hop_us) + 1
+
+    def lagged(self, lag_us: int) -> Lagged:
+        """The same window, ending that much earlier."""
+        return Lagged(self.size_us, self.hop_us, self.ending_us + lag_us, lag_us)
+
+
+@dataclass(frozen=True)
+class Lagged:
+    """The window of a Lag: that of the feature it lags, ending `lag_us` earlier; size 0 is the lifetime."""
+
+    size_us: int
+    hop_us: int
+    ending_us: int
+    lag_us: int
+
+    def __str__(self) -> str:
+        size = "lifetime" if not self.size_us else format_duration(self.size_us)
+        return f"{size} by {format_duration(self.hop_us)} ending {format_duration(self.ending_us)} ago"
+
+    def shown(self) -> str:
+        return repr(str(self))
+
+    def plan(self, resolution: int) -> WindowPlan:
+        return WindowPlan(resolution, self.size_us, self.ending_us, self.lag_us)
+
+    def resolution(self, max_future_us: int) -> Resolution:
+        span = span_us(self.size_us, self.ending_us, self.hop_us, max_future_us)
+        return Resolution(self.hop_us, span, keeps_past=not self.size_us)
+
+    def tiles(self) -> int:
+        return -(-(self.size_us + self.ending_us) // self.hop_us) + 1
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """The local hour, day, week (from Monday) or month that holds the instant, up to it; `ago=n`: the n-th before.
+
+    Raises DefinitionError for another unit, an unknown time zone, or an `ago` that is negative.
+    """
+
+    unit: str
+    tz: str = "UTC"
+    ago: int = 0
+
+    def __post_init__(self) -> None:
+        if self.unit not in UNITS_US:
+            raise DefinitionError(
+                f"a calendar's unit is one of {', '.join(UNITS_US)}",
+                got=repr(self.unit),
+                hint='write Calendar("day", tz="America/New_York")',
+            )
+        check_zone(self.tz)
+        if isinstance(self.ago, bool) or not isinstance(self.ago, int) or self.ago < 0:
+            raise DefinitionError("ago= is a number of periods", got=repr(self.ago), hint="ago=1 is the one before")
+
+    @property
+    def _calendar(self) -> plan.Calendar:
+        return plan.Calendar(self.unit, self.tz)
+
+    @property
+    def hop_us(self) -> int:
+        return UNITS_US[self.unit]
+
+    def __str__(self) -> str:
+        ago = f", ago={self.ago}" if self.ago else ""
+        return f"Calendar({self.unit!r}, tz={self.tz!r}{ago})"
+
+    def shown(self) -> str:
+        return str(self)
+
+    def plan(self, resolution: int) -> WindowPlan:
+        return WindowPlan(resolution, 0, calendar=self._calendar, ago=self.ago)
+
+    def resolution(self, max_future_us: int) -> Resolution:
+        span = (self.ago + 2) * self.hop_us + MARGIN_US + max_future_us
+        return Resolution(self.hop_us, span, self._calendar)
+
+    def tiles(self) -> int:
+        return self.ago + 2
+
+
+AnyWindow = Window | Lagged | Calendar
+
+
+def as_window(over: Window | Calendar | str | None) -> AnyWindow | None:
+    """What `over=` says, as a window; None is the lifetime. Raises DefinitionError for anything else."""
+    if over is None or isinstance(over, Window | Calendar):
         return over
     if isinstance(over, str):
         return Window(over)
-    raise DefinitionError("over= takes a duration or a Window", got=repr(over), hint='write over="6h" or None')
+    raise DefinitionError(
+        "over= takes a duration or a Window, or a Calendar", got=repr(over), hint='write over="6h" or None'
+    )
 
 
 def default_hop_us(size_us: int) -> int:
@@ -90,6 +194,10 @@ def bounds_us(window: WindowPlan, hop_us: int, instant_us: Instants) -> tuple[In
 
     A lifetime starts before any event. A fixed end (ending > 0) is a multiple of the hop; the head is the instant.
     """
+    if window.calendar is not None:
+        table = periods(window.calendar)
+        number = table.number(instant_us) - window.ago
+        return table.start(number), np.minimum(instant_us, table.start(number + 1))
     end = instant_us if not window.ending_us else _floor(instant_us - window.ending_us, hop_us)
     if not window.size_us:
         return np.full_like(instant_us, TIME_MIN_US), end
@@ -108,7 +216,13 @@ def tile_key_range(
     if hop_us == LIFETIME:
         first = np.full_like(instant_us, base)
         return first, first + 1
+    if window.calendar is not None:
+        first = base + periods(window.calendar).number(instant_us) - window.ago
+        return first, first + 1
     start, end = bounds_us(window, hop_us, instant_us)
+    if not window.size_us:
+        # From the one tile that holds all time before the others: its number is the least there is.
+        return np.full_like(instant_us, base - TILE_BIAS), base + (end - 1) // hop_us + 1
     return base + start // hop_us, base + (end - 1) // hop_us + 1
 
 
@@ -117,26 +231,30 @@ def span_us(size_us: int, ending_us: int, hop_us: int, max_future_us: int) -> in
     return size_us + ending_us + hop_us + max_future_us
 
 
-def check_tiles(windows: list[Window]) -> None:
+def check_tiles(windows: Sequence[AnyWindow]) -> None:
     """Raises DefinitionError, naming the hop that would do, where an entity would keep more than TILES_MAX tiles."""
-    tiles: dict[int, int] = {}
+    tiles: dict[Resolution, int] = {}
     for window in windows:
-        count = -(-(window.size_us + window.ending_us) // window.hop_us) + 1
-        tiles[window.hop_us] = max(tiles.get(window.hop_us, 0), count)
+        kind = replace(window.resolution(0), span_us=0)
+        tiles[kind] = max(tiles.get(kind, 0), window.tiles())
     total = sum(tiles.values())
     if total <= TILES_MAX:
         return
-    worst = max(windows, key=lambda w: (w.size_us + w.ending_us) / w.hop_us)
-    others = min(total - tiles[worst.hop_us], TILES_MAX // 2)
+    worst = max(windows, key=lambda window: window.tiles())
+    others = min(total - worst.tiles(), TILES_MAX // 2)
+    hint = (
+        "ask for fewer periods ago, or for longer ones"
+        if isinstance(worst, Calendar)
+        else f'give a hop of at least "{_hop_that_does(worst.size_us + worst.ending_us, TILES_MAX - others)}"'
+    )
     raise DefinitionError(
         f"a view keeps at most {TILES_MAX:,} tiles an entity",
-        got=f"{total:,} ({worst} alone takes {tiles[worst.hop_us]:,})",
-        hint=f'give a hop of at least "{_hop_that_does(worst, TILES_MAX - others)}"',
+        got=f"{total:,} ({worst} alone takes {worst.tiles():,})",
+        hint=hint,
     )
 
 
-def _hop_that_does(window: Window, tiles_max: int) -> str:
-    span = window.size_us + window.ending_us
+def _hop_that_does(span: int, tiles_max: int) -> str:
     steps = [("s", 1_000_000), ("m", MINUTE_US), ("h", HOUR_US), ("d", DAY_US)]
     for unit, unit_us in steps:
         for n in (1, 2, 5, 10, 15, 30):

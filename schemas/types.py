@@ -80,6 +80,14 @@ def is_decimal(name: str) -> bool:
     return _DECIMAL.fullmatch(name) is not None
 
 
+def decimal_digits(name: str) -> int:
+    """p of decimal(p,s); TypeNotSupported for another type."""
+    found = _DECIMAL.fullmatch(name)
+    if found is None:
+        raise TypeNotSupported(name)
+    return int(found[1])
+
+
 def decimal_scale(name: str) -> int:
     """s of decimal(p,s); TypeNotSupported for another type."""
     found = _DECIMAL.fullmatch(name)

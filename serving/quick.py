@@ -23,6 +23,7 @@ from features.records import DECODE
 from features.states import merge_of_ranges, zero
 from features.window import tile_key_range
 from schemas.row import EMPTY_TILE, HEADER, NO_EVENT, WORD_BYTES
+from schemas.types import is_decimal
 
 HEADER_WORDS = HEADER.size // WORD_BYTES
 NEWEST_WORD = 1
@@ -53,7 +54,7 @@ def is_quick(plan: ViewPlan, feature: Feature) -> bool:
     if not all(is_fixed(cell) for cell in cells):
         return False
     if feature.finish is Finish.VALUE:
-        return cells[0].kind in VALUES
+        return cells[0].kind in VALUES and not is_decimal(feature.type)
     return feature.finish in FINISHES
 
 

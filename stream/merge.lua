@@ -84,15 +84,30 @@ local function expired(key, newest)
   return (tile + 1) * HOPS[resolution + 1] + span < newest
 end
 
--- What lives of the slots and of the records that no longer fit, duplicates merged; the dropped tiles' keys go to `dropped`.
+-- The key of the tile that holds all time before the others, where the resolution keeps it; else nil.
+local function past_of(key)
+  local resolution = floor(key / RESOLUTION_SPAN)
+  return KEEPS_PAST[resolution + 1] and resolution * RESOLUTION_SPAN or nil
+end
+
+-- What lives of the slots and of the records that no longer fit, duplicates merged. Fields of dropped tiles go to
+-- `dropped`: field -> the field of the past that its value goes into, or false.
 local function compacted(slots, appended, newest, dropped)
   local records, index = {}, {}
   local function keep(text, at)
     local key = unpack_at('<i8', text, at)
-    local slot = index[key]
     if expired(key, newest) then
-      dropped[#dropped + 1] = sub(text, at, at + 7)
-    elseif slot then
+      local past = past_of(key)
+      if key ~= past then
+        dropped[sub(text, at, at + 7)] = past and pack('<i8', past) or false
+        if not past then
+          return
+        end
+        text, at, key = pack('<i8', past) .. sub(text, at + 8, at + RECORD - 1), 1, past
+      end
+    end
+    local slot = index[key]
+    if slot then
       records[slot] = merge_record(records[slot], 1, text, at)
     else
       records[#records + 1] = sub(text, at, at + RECORD - 1)
@@ -108,17 +123,13 @@ local function compacted(slots, appended, newest, dropped)
   return records
 end
 
--- The field's new value: what stands in the hash merged with the value at `at`; and where the next value starts.
-local function merged_value(write, field, fresh, values, at)
-  local stop = at
-  for _ = 1, VARIABLE do
-    stop = stop + 4 + unpack_at('<I4', values, stop)
-  end
-  local old = not fresh and call('HGET', write.hash, field)
-  return merge_value(old or nil, sub(values, at, stop - 1)), stop
+-- The field's new value: what stands in the hash, or was just made for it, merged with `value`.
+local function merge_field(write, field, value)
+  local old = write.fields[field] or (not write.fresh and call('HGET', write.hash, field))
+  write.fields[field] = merge_value(old or nil, value)
 end
 
--- The start of the next value, where this one is not wanted.
+-- The start of the next value.
 local function after_value(values, at)
   for _ = 1, VARIABLE do
     at = at + 4 + unpack_at('<I4', values, at)
@@ -146,7 +157,8 @@ local function prepare(write, delta, values)
   end
   newest = max(newest, old_newest)
 
-  local appended, dropped, fields, changed, value_at = {}, {}, {}, newest > old_newest, 1
+  local appended, dropped, changed, value_at = {}, {}, newest > old_newest, 1
+  write.fields, write.fresh = {}, fresh
   for at = 9, #delta, RECORD do
     local key = unpack_at('<i8', delta, at)
     local r = floor(key / RESOLUTION_SPAN) + 1
@@ -154,28 +166,33 @@ local function prepare(write, delta, values)
     if not head then
       return 'a delta names resolution ' .. r - 1 .. ' of ' .. RESOLUTIONS .. ': ' .. write.row
     end
-    if expired(key, newest) then
+    local is_expired, value = expired(key, newest), nil
+    if VARIABLE then
+      local stop = after_value(values, value_at)
+      value, value_at = sub(values, value_at, stop - 1), stop
+    end
+    if is_expired and not KEEPS_PAST[r] then
       too_late = too_late + 1
-      if VARIABLE then
-        value_at = after_value(values, value_at)
-      end
     else
       changed = true
+      local record = sub(delta, at, at + RECORD - 1)
+      if is_expired then
+        key = past_of(key)
+        record = pack('<i8', key) .. sub(record, 9)
+      end
       if key == head then
-        heads[r] = merge_record(heads[r], 1, delta, at)
+        heads[r] = merge_record(heads[r], 1, record, 1)
       elseif key < head then
-        appended[#appended + 1] = sub(delta, at, at + RECORD - 1)
+        appended[#appended + 1] = record
       else
         if head ~= EMPTY then
           appended[#appended + 1] = heads[r]
         end
-        heads[r], keys[r] = sub(delta, at, at + RECORD - 1), key
+        heads[r], keys[r] = record, key
         write.advanced = true
       end
       if VARIABLE then
-        local field = sub(delta, at, at + 7)
-        fields[#fields + 1] = field
-        fields[#fields + 1], value_at = merged_value(write, field, fresh, values, value_at)
+        merge_field(write, sub(record, 1, 8), value)
       end
     end
   end
@@ -192,6 +209,14 @@ local function prepare(write, delta, values)
       return 'a row with ' .. used .. ' slots is damaged: ' .. write.row
     end
     local records = compacted(old, appended, newest, dropped)
+    if VARIABLE then
+      for field, past in pairs(dropped) do
+        local value = past and (write.fields[field] or call('HGET', write.hash, field))
+        if value then
+          merge_field(write, past, value)
+        end
+      end
+    end
     used = #records
     -- A quarter to spare: a rewrite costs as much as five appends for each slot that it frees.
     slots = used == 0 and 0 or used + max(SLOTS_SPARE_MIN, floor(used / 4))
@@ -203,7 +228,7 @@ local function prepare(write, delta, values)
     used = used + #appended
   end
   write.header = pack('<c8i8I4I4', generation, newest, used, slots)
-  write.newest, write.fresh, write.fields, write.dropped = newest, fresh, fields, dropped
+  write.newest, write.dropped = newest, dropped
   writes[#writes + 1] = write
   return nil
 end
@@ -225,10 +250,10 @@ local function write_hash(write)
   if write.fresh then
     call('DEL', write.hash)
   end
-  for at = 1, #write.fields, 2 do
-    call('HSET', write.hash, write.fields[at], write.fields[at + 1])
+  for field, value in pairs(write.fields) do
+    call('HSET', write.hash, field, value)
   end
-  for _, field in ipairs(write.dropped) do
+  for field in pairs(write.dropped) do
     call('HDEL', write.hash, field)
   end
 end

@@ -12,11 +12,12 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from features.cells import WORDS, is_fixed, record_words
-from features.plan import Cell, CellKind, Resolution, ViewPlan
+from features.cells import WORDS, input_type, is_entries, is_fixed, layout, record_words, value_type
+from features.plan import Cell, CellKind, Input, Resolution, ViewPlan
 from schemas.row import WORD_BYTES
 
 MERGE_LUA = Path(__file__).with_name("merge.lua")
+ENTRIES_LUA = Path(__file__).with_name("entries.lua")
 SLOTS_SPARE_MIN = 4
 RUN_VALUES_MAX = 48
 """Values of a record that one `struct.unpack` reads: twice that and a call's arguments fit into Lua's 250 registers."""
@@ -68,6 +69,31 @@ elseif b1 > 0 then
 end""",
 )
 
+# Pébay 2008; a1…a7 are n, mean, M2, M3, M4, min, max.
+_MOMENTS4 = Fixed(
+    "i8dddddd",
+    7,
+    """if a1 == 0 then
+  a1, a2, a3, a4, a5, a6, a7 = b1, b2, b3, b4, b5, b6, b7
+elseif b1 > 0 then
+  local n, d = a1 + b1, b2 - a2
+  local u, v = a1 / n, b1 / n
+  a5 = a5 + b5 + d ^ 4 * (a1 * v * (u * u - u * v + v * v)) + 4 * d * (u * b4 - v * a4)
+  a5 = a5 + 6 * d * d * (u * u * b3 + v * v * a3)
+  a4 = a4 + b4 + d ^ 3 * (a1 * v * (u - v)) + 3 * d * (u * b3 - v * a3)
+  a3 = a3 + b3 + d * d * (a1 * v)
+  a1, a2, a6, a7 = n, a2 + d * v, math.min(a6, b6), math.max(a7, b7)
+end""",
+)
+
+_DECAYED = Fixed(
+    "i8dd",
+    3,
+    """local newest = math.max(a1, b1)
+local u, v = 2 ^ ((a1 - newest) / $argument), 2 ^ ((b1 - newest) / $argument)
+a1, a2, a3 = newest, a2 * u + b2 * v, a3 * u + b3 * v""",
+)
+
 FIXED: dict[CellKind, Fixed] = {
     CellKind.COUNT: Fixed("i8", 1, "a1 = a1 + b1"),
     CellKind.SUM_INT: _sum(48, 48, 32),
@@ -79,7 +105,10 @@ FIXED: dict[CellKind, Fixed] = {
     CellKind.FIRST: _instant("<"),
     CellKind.LAST: _instant(">"),
     CellKind.MOMENTS: _MOMENTS,
+    CellKind.MOMENTS4: _MOMENTS4,
+    CellKind.DECAYED: _DECAYED,
 }
+"""`$argument` stands for the cell's argument."""
 
 VARIABLE: dict[CellKind, str] = {
     CellKind.MIN_BYTES: "precedes(b, a)",
@@ -90,15 +119,6 @@ VARIABLE: dict[CellKind, str] = {
 """When the delta's bytes `b` take the place of the stored ones `a`; both are there."""
 
 _VARIABLE_PRELUDE = """
-local function precedes(a, b)
-  -- Lua's own order of strings follows the locale.
-  for i = 1, math.min(#a, #b) do
-    local x, y = string.byte(a, i), string.byte(b, i)
-    if x ~= y then return x < y end
-  end
-  return #a < #b
-end
-
 local function earlier(a, b)
   local a1, a2, a3 = struct.unpack('<i8i8i8', a)
   local b1, b2, b3 = struct.unpack('<i8i8i8', b)
@@ -121,7 +141,13 @@ class Script(NamedTuple):
 
 def merge_script(plan: ViewPlan) -> Script:
     """The script that merges deltas of `plan`; merge.lua says what it takes and answers."""
-    text = "\n".join([_constants(plan), _merge_record(plan.cells), _merge_value(plan.cells), MERGE_LUA.read_text()])
+    parts = [_constants(plan)]
+    if has_variable_cells(plan):
+        parts += [ENTRIES_LUA.read_text(), _VARIABLE_PRELUDE]
+    nested = _Nested(plan.inputs)
+    record, value = _merge_record(plan.cells), nested.merge_value(plan.cells, None)
+    parts += [*nested.text, f"local merge_record = {record}", f"local merge_value = {value}", MERGE_LUA.read_text()]
+    text = "\n".join(parts)
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -135,7 +161,7 @@ def retention_us(resolutions: tuple[Resolution, ...]) -> int | None:
 
     The head advanced when this was last applied, so the newest event may be up to a hop later than it said.
     """
-    if any(resolution.span_us == 0 for resolution in resolutions):
+    if any(resolution.span_us == 0 or resolution.keeps_past for resolution in resolutions):
         return None
     return max(resolution.span_us + resolution.hop_us for resolution in resolutions)
 
@@ -148,6 +174,7 @@ def _constants(plan: ViewPlan) -> str:
             f"local RECORD = {record_words(plan.cells) * WORD_BYTES}",
             f"local HOPS = {{{', '.join(str(r.hop_us) for r in plan.resolutions)}}}",
             f"local SPANS = {{{', '.join(str(r.span_us) for r in plan.resolutions)}}}",
+            f"local KEEPS_PAST = {{{', '.join(str(r.keeps_past).lower() for r in plan.resolutions)}}}",
             f"local RETENTION_US = {'nil' if retention is None else retention}",
             f"local VARIABLE = {variable or 'nil'}",
             f"local SLOTS_SPARE_MIN = {SLOTS_SPARE_MIN}",
@@ -155,12 +182,12 @@ def _constants(plan: ViewPlan) -> str:
     )
 
 
-def _merge_record(cells: tuple[Cell, ...]) -> str:
-    """`merge_record(a, p, b, q)`: the record at `p` of `a` merged with that of the same tile at `q` of `b`."""
-    lines = ["local function merge_record(a, p, b, q)", "  local text = string.sub(a, p, p + 7)"]
-    at = WORD_BYTES
-    for run in _runs([cell.kind for cell in cells if is_fixed(cell)]):
-        lowerings = [FIXED[kind] for kind in run]
+def _merge_record(cells: tuple[Cell, ...], header: int = WORD_BYTES) -> str:
+    """`function(a, p, b, q)`: the record at `p` of `a` merged with that of the same tile at `q` of `b`."""
+    lines = ["function(a, p, b, q)", f"  local text = string.sub(a, p, p + {header - 1})"]
+    at = header
+    for run in _runs([cell for cell in cells if is_fixed(cell)]):
+        lowerings = [FIXED[cell.kind] for cell in run]
         count = sum(lowering.values for lowering in lowerings)
         form = "'<" + "".join(lowering.format for lowering in lowerings) + "'"
         lines += [
@@ -169,41 +196,80 @@ def _merge_record(cells: tuple[Cell, ...]) -> str:
             f"    local {_names('b', count)} = struct.unpack({form}, b, q + {at})",
         ]
         first = 0
-        for lowering in lowerings:
-            lines += ["    " + line for line in _shifted(lowering.merge, first).splitlines()]
+        for cell, lowering in zip(run, lowerings, strict=True):
+            merge = lowering.merge.replace("$argument", str(cell.argument))
+            lines += ["    do", *("      " + line for line in _shifted(merge, first).splitlines()), "    end"]
             first += lowering.values
         lines += [f"    text = text .. struct.pack({form}, {_names('a', count)})", "  end"]
-        at += WORD_BYTES * sum(WORDS[kind] for kind in run)
+        at += WORD_BYTES * sum(WORDS[cell.kind] for cell in run)
     return "\n".join([*lines, "  return text", "end"])
 
 
-def _merge_value(cells: tuple[Cell, ...]) -> str:
-    """`merge_value(a, b)`: a tile's value in the hash (nil: there is none) merged with a delta's."""
-    kinds = [cell.kind for cell in cells if not is_fixed(cell)]
-    if not kinds:
-        return "local merge_value"
-    lines = [_VARIABLE_PRELUDE, "local function merge_value(old, new)", "  if not old then return new end"]
-    lines += ["  local text, p, q, a, b = '', 1, 1"]
-    for kind in kinds:
-        lines += [
-            "  a, p = next_bytes(old, p)",
-            "  b, q = next_bytes(new, q)",
-            f"  if #b > 0 and (#a == 0 or {VARIABLE[kind]}) then a = b end",
-            "  text = text .. struct.pack('<I4', #a) .. a",
-        ]
-    return "\n".join([*lines, "  return text", "end"])
+class _Nested:
+    """The functions for cells of variable size, cells inside cells first. They live in one table: locals are few."""
+
+    def __init__(self, inputs: tuple[Input, ...]) -> None:
+        self._inputs = inputs
+        self._count = 0
+        self.text = ["local nested = {}"]
+
+    def merge_value(self, cells: tuple[Cell, ...], element: str | None) -> str:
+        """`function(old, new)`: a tile's value in the hash (nil: there is none) merged with a delta's."""
+        variable = [cell for cell in cells if not is_fixed(cell)]
+        if not variable:
+            return "nil"
+        lines = ["function(old, new)", "  if not old then return new end", "  local text, p, q, a, b = '', 1, 1"]
+        for cell in variable:
+            lines += ["  a, p = next_bytes(old, p)", "  b, q = next_bytes(new, q)"]
+            if is_entries(cell):
+                lines.append(f"  a = merge_entries(a, b, nested[{self._entries(cell, element)}])")
+            else:
+                lines.append(f"  if #b > 0 and (#a == 0 or {VARIABLE[cell.kind]}) then a = b end")
+            lines.append("  text = text .. struct.pack('<I4', #a) .. a")
+        return "\n".join([*lines, "  return text", "end"])
+
+    def _entries(self, cell: Cell, element: str | None) -> int:
+        """The number of the cell's description in the table."""
+        inner_element = value_type(input_type(self._inputs, cell, element))
+        shape = layout(cell, inner_element)
+        join = f"entries.{shape.join}" if shape.join != "cells" else self._join_cells(cell.inner, inner_element)
+        self._count += 1
+        self.text.append(
+            f"nested[{self._count}] = {{key = {shape.key_bytes}, payload = {shape.payload_bytes}, join = {join},"
+            f" keep = '{shape.keep}', most = {shape.most}}}"
+        )
+        return self._count
+
+    def _join_cells(self, cells: tuple[Cell, ...], element: str) -> str:
+        """`function(a, b)` of payloads: key (length u4, bytes), words, values of variable size."""
+        words = (record_words(cells) - 1) * WORD_BYTES
+        record, value = _merge_record(cells, 0), self.merge_value(cells, element)
+        return "\n".join(
+            [
+                "(function()",
+                f"local merge_record = {record}",
+                f"local merge_value = {value}",
+                "return function(a, b)",
+                "  local at = 5 + struct.unpack('<I4', a)",
+                "  local text = string.sub(a, 1, at - 1) .. merge_record(a, at, b, at)",
+                "  if not merge_value then return text end",
+                f"  return text .. merge_value(string.sub(a, at + {words}), string.sub(b, at + {words}))",
+                "end",
+                "end)()",
+            ]
+        )
 
 
-def _runs(kinds: list[CellKind]) -> list[list[CellKind]]:
+def _runs(cells: list[Cell]) -> list[list[Cell]]:
     """The cells in runs of at most RUN_VALUES_MAX values, in order."""
-    runs: list[list[CellKind]] = []
+    runs: list[list[Cell]] = []
     room = 0
-    for kind in kinds:
-        if FIXED[kind].values > room:
+    for cell in cells:
+        if FIXED[cell.kind].values > room:
             runs.append([])
             room = RUN_VALUES_MAX
-        runs[-1].append(kind)
-        room -= FIXED[kind].values
+        runs[-1].append(cell)
+        room -= FIXED[cell.kind].values
     return runs
 
 

@@ -178,10 +178,10 @@ def _bucket(x: float) -> int:
 
 def _quantile(values: list[Any], options: Options) -> float:
     """The value at rank ⌊p · (n − 1)⌋, as the middle 2 · γ^i / (γ + 1) of its bucket."""
-    x = float(sorted(values)[math.floor(Fraction(options["p"]) * (len(values) - 1))])
+    x = float(sorted(values)[math.floor(options["p"] * (len(values) - 1))])
     if x == 0:
         return 0.0
-    same_sign = [_bucket(float(v)) for v in values if v * x > 0]
+    same_sign = [_bucket(float(v)) for v in values if v != 0 and (v > 0) == (x > 0)]
     i = max(_bucket(x), max(same_sign) - (BUCKETS_MAX - 1))
     return math.copysign(float(2 * GAMMA**i / (GAMMA + 1)), x)
 
@@ -241,9 +241,10 @@ def _decayed(found: Inputs, options: Options) -> tuple[float, float]:
     return math.fsum(w * v for w, (v, _) in zip(weights, found, strict=True)), math.fsum(weights)
 
 
-def _decayed_mean(found: Inputs, options: Options) -> float | None:
-    total, weight = _decayed(found, options)
-    return None if weight == 0 else total / weight
+def _decayed_mean(found: Inputs, options: Options) -> float:
+    # Whatever the weights are measured from, their ratios are the same: from the newest event none vanishes.
+    total, weight = _decayed(found, {**options, "q": found[-1][1].t, "lag_us": 0})
+    return total / weight
 
 
 def latest(events: Sequence[Event], q: int, ttl_us: int | None) -> dict[str, Any] | None:

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from hypothesis import strategies as st
+
 from features.plan import CellKind
 from tests.parity.declared import Feature, feature
+
+near_a_mean = st.builds(lambda mean, x: mean + x, st.sampled_from([0.0, 1e5]), st.sampled_from([-3.0, -0.5, 0.1, 2.0]))
+small = st.integers(-2, 3)
+few_words = st.sampled_from(["a", "b", "ab", "", "ä"])
 
 
 class Subject(NamedTuple):
@@ -31,7 +37,21 @@ SUBJECTS: dict[CellKind, Subject] = {
     CellKind.LAST: Subject(lambda: feature("Last", "n"), ["n"]),
     CellKind.FIRST_BYTES: Subject(lambda: feature("First", "s"), ["s"]),
     CellKind.LAST_BYTES: Subject(lambda: feature("Last", "raw"), ["raw"]),
-    CellKind.MOMENTS: Subject(lambda: feature("Variance", "x"), ["x"]),
+    CellKind.MOMENTS: Subject(lambda: feature("Variance", "x"), ["x"], {"x": near_a_mean}),
+    CellKind.MOMENTS4: Subject(lambda: feature("Kurtosis", "x"), ["x"], {"x": near_a_mean}),
+    CellKind.DECAYED: Subject(lambda: feature("DecayedSum", "x", half_life="6h"), ["x"], {"x": near_a_mean}),
+    CellKind.FIRST_K: Subject(lambda: feature("FirstK", "s", k=2), ["s"]),
+    CellKind.LAST_K: Subject(lambda: feature("LastK", "x", k=3), ["x"]),
+    CellKind.LAST_K_DISTINCT: Subject(lambda: feature("LastK", "s", k=2, distinct=True), ["s"], {"s": few_words}),
+    CellKind.TOP_K: Subject(lambda: feature("TopK", "n", k=3), ["n"], {"n": small}),
+    CellKind.BOTTOM_K: Subject(lambda: feature("BottomK", "s", k=2), ["s"], {"s": few_words}),
+    CellKind.FREQUENCIES: Subject(lambda: feature("MostFrequent", "n", k=2), ["n"], {"n": small}),
+    CellKind.DISTINCT: Subject(lambda: feature("CountDistinct", "s", limit=3), ["s"], {"s": few_words}),
+    CellKind.REGISTERS: Subject(lambda: feature("ApproxCountDistinct", "n"), ["n"]),
+    CellKind.BUCKETS: Subject(lambda: feature("Quantile", "x", p=0.5), ["x"]),
+    CellKind.BINS: Subject(lambda: feature("Histogram", "x", edges=[-1.0, 0.0, 2.0]), ["x"]),
+    CellKind.BY: Subject(lambda: feature("Sum", "x", by="s"), ["x", "s"], {"s": few_words}),
+    CellKind.ELEMENTS: Subject(lambda: feature("Sum", "vector"), ["vector"]),
 }
-APPROXIMATE = {CellKind.MOMENTS}
+APPROXIMATE = {CellKind.MOMENTS, CellKind.MOMENTS4, CellKind.DECAYED}
 """Cells whose laws hold within 1e-9, not to the bit."""

@@ -94,6 +94,11 @@ def test_numpy(kind: CellKind, kernel: Kernel) -> None:
             return states.zero(kind)
         return DECODE[kind](deltas.records[:1, at : at + WORDS[kind]])
 
+    argument = plan.cells[0].argument
+
+    def merge(one: states.State, other: states.State) -> states.State:
+        return states.merge(kind, one, other, argument)
+
     def same(a: states.State, b: states.State) -> bool:
         if kind in APPROXIMATE:
             return all(bool(np.allclose(x, y, rtol=1e-9, atol=1e-9)) for x, y in zip(a, b, strict=True))
@@ -103,14 +108,14 @@ def test_numpy(kind: CellKind, kernel: Kernel) -> None:
     def run(history: Part, cut: tuple[int, int]) -> None:
         parts = parts_of(history, cut)
         a, b, c = map(state, parts)
-        assert same(states.merge(kind, a, states.zero(kind)), a)
-        assert same(states.merge(kind, states.zero(kind), a), a)
-        assert same(states.merge(kind, a, b), states.merge(kind, b, a))
-        left = states.merge(kind, states.merge(kind, a, b), c)
-        assert same(left, states.merge(kind, a, states.merge(kind, b, c)))
+        assert same(merge(a, states.zero(kind)), a)
+        assert same(merge(states.zero(kind), a), a)
+        assert same(merge(a, b), merge(b, a))
+        left = merge(merge(a, b), c)
+        assert same(left, merge(a, merge(b, c)))
         assert same(left, state([each for part in parts for each in part]))
         three = tuple(np.concatenate(arrays) for arrays in zip(a, b, c, strict=True))
-        ranged = states.merge_of_ranges(kind, three, np.array([0, 1]), np.array([3, 1]))
+        ranged = states.merge_of_ranges(kind, three, np.array([0, 1]), np.array([3, 1]), argument)
         assert same(tuple(array[:1] for array in ranged), left)
         assert same(tuple(array[1:] for array in ranged), states.zero(kind))
 

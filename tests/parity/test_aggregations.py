@@ -22,6 +22,8 @@ near_a_mean = st.builds(
     lambda mean, x: mean + x, st.sampled_from([0.0, -7.0, 1e5]), st.sampled_from([-3.0, -0.5, 0.1, 2.0])
 )
 """Inputs for features whose accuracy is stated relative to the inputs' spread."""
+small = st.integers(-2, 3)
+"""Inputs that meet again."""
 
 
 class Case(NamedTuple):
@@ -52,6 +54,37 @@ CASES: dict[str, Case] = {
         "x room",
         [of("Variance", "x"), of("StdDev", "x"), of("Variance", "x", where=ROOM_1)],
         {"x": near_a_mean},
+    ),
+    "higher_moments": Case(
+        "x n", [of("Skew", "x"), of("Kurtosis", "x"), of("Skew", "n")], {"x": near_a_mean, "n": small}
+    ),
+    "decayed": Case(
+        "x", [of("DecayedSum", "x", half_life="6h"), of("DecayedMean", "x", half_life="5m")], {"x": near_a_mean}
+    ),
+    "decimals": Case("price", [of(kind, "price") for kind in ("Sum", "Mean", "Min", "Max", "First", "Last")]),
+    "first_k": Case("x s seen", [of("FirstK", "x", k=2), of("FirstK", "s", k=3), of("FirstK", "seen", k=1)]),
+    "last_k": Case("x s n room", [of("LastK", "x", k=3), of("LastK", "s", k=2), of("LastK", "n", k=4, where=ROOM_1)]),
+    "last_k_distinct": Case(
+        "n s", [of("LastK", "n", k=2, distinct=True), of("LastK", "s", k=3, distinct=True)], {"n": small}
+    ),
+    "top_k": Case(
+        "x n s price", [of("TopK", column, k=k) for column, k in (("x", 3), ("n", 2), ("s", 3), ("price", 2))]
+    ),
+    "bottom_k": Case("x n raw day", [of("BottomK", column, k=2) for column in ("x", "n", "raw", "day")], {"n": small}),
+    "most_frequent": Case("n s", [of("MostFrequent", "n", k=2), of("MostFrequent", "s", k=1)], {"n": small}),
+    "count_distinct": Case(
+        "n s x flag",
+        [of("CountDistinct", c, limit=limit) for c, limit in (("n", 2), ("s", 10_000), ("x", 3), ("flag", 9))],
+    ),
+    "approx_count_distinct": Case("n s x", [of("ApproxCountDistinct", column) for column in ("n", "s", "x")]),
+    "quantile": Case("x n", [of("Quantile", "x", p=0.9), of("Quantile", "x", p=0.0), of("Quantile", "n", p=0.5)]),
+    "histogram": Case(
+        "x n price",
+        [
+            of("Histogram", "x", edges=[-1.0, 0.0, 0.5, 1e300]),
+            of("Histogram", "n", edges=[-0.5, 1.0, 2.0**63]),
+            of("Histogram", "price", edges=[0.001, 2.5]),
+        ],
     ),
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from features import Count, DerivedView, Entity, FeatureService, FeatureView, Mean, Min, Request, Sum, Window
+from features import Count, DerivedView, Entity, FeatureService, FeatureView, Mean, Request, Sum, Variance, Window
 from features.planner import compile_definitions
 from schemas.errors import DefinitionError
 from schemas.event import Event
@@ -196,9 +196,9 @@ MISTAKES: dict[str, tuple[Callable[[], object], str, str, str, str]] = {
     "a bad feature name": (lambda: view({"a__b": Count()}), "", "a name of a feature", "'a__b'", "airport_delays"),
     "no event": (lambda: view(source="flights"), "", "source= is an event type", "'flights'", "source=Flight"),
     "list in Min": (
-        lambda: view({"f": Min("tail[1:]")}),
+        lambda: view({"f": Variance("tail[1:]")}),
         "feature 'f'",
-        "Min needs",
+        "Variance needs",
         "of type list<string>",
         "",
     ),

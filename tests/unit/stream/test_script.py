@@ -20,6 +20,7 @@ from stream.checkpoint import EXPECTATION
 from stream.script import has_variable_cells, merge_script
 from stream.store import Call, Store
 from stream.wire import SingleWire
+from tests.laws.cells import SUBJECTS
 from tests.unit.stream.model import ModelEvent, Tile, encode, is_expired, make_plan, read_row, tiles_of
 
 TOPIC_ID = bytes(range(16))
@@ -258,5 +259,5 @@ def test_a_damaged_row_stops_the_call_before_any_write(store: Store, client: red
     assert dump(client, plan) == before
 
 
-def test_every_cell_kind_is_tried_here() -> None:
-    assert VALUES.keys() == set(CellKind)
+def test_every_cell_kind_is_tried_here_or_by_the_laws() -> None:
+    assert VALUES.keys() | SUBJECTS.keys() == set(CellKind)
