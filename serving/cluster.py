@@ -57,7 +57,7 @@ class _Piece:
 
 
 class _Split:
-    """A question as its slots' pieces, and the replies that one Redis would have given. `slots` is None for PING."""
+    """A question as its slots' pieces, and the replies that one Redis would have given."""
 
     def __init__(self, payload: bytes, count: int) -> None:
         reader = hiredis.Reader()
@@ -67,6 +67,7 @@ class _Split:
             commands.append(found)
         self.replies: list[Reply] = [None] * count
         self.pieces: list[_Piece] = []
+        self._executed: tuple[list[Reply], list[Reply]] | None = None
         if commands and commands[0][0] == b"MULTI":
             self._transaction(commands[1:-1])
         else:
@@ -108,7 +109,14 @@ class _Split:
                 ]
             )
             self.pieces.append(_Piece(slot, payload, len(beside) + 3, _spread_all(strings, places, fields, beside)))
-        self.replies[-1] = [strings, *fields]
+        self._executed = (strings, fields)
+
+    def result(self) -> list[Reply]:
+        """The replies, once every piece has been answered."""
+        if self._executed is not None:
+            strings, fields = self._executed
+            self.replies[-1] = [strings, *fields]
+        return self.replies
 
     def _set(self, at: int, reply: Reply) -> None:
         self.replies[at] = reply
@@ -206,7 +214,7 @@ class ClusterRedis(Redis):
             if left:
                 _give_up_after(deadline, self._cluster.url, left)
                 time.sleep(PAUSE_S)
-        return split.replies
+        return split.result()
 
     def close(self) -> None:
         """Ends the connections."""
@@ -268,7 +276,7 @@ class AsyncClusterRedis(AsyncRedis):
             if left:
                 _give_up_after(deadline, self._cluster.url, left)
                 await asyncio.sleep(PAUSE_S)
-        return split.replies
+        return split.result()
 
     async def close(self) -> None:
         """Ends the connections; questions under way raise NotReady."""
