@@ -73,9 +73,15 @@ class Udf:
         used = frozenset((column,) for column in self.columns)
         return Bound(f"{PREFIX}{digest}({called})", self.type, used)
 
-    def apply_to(self, *columns: pa.ChunkedArray) -> pa.Array:
-        """`apply`, as DuckDB calls it."""
-        return self.apply([column.combine_chunks() for column in columns])
+    def for_duckdb(self) -> Callable[..., pa.Array]:
+        """`apply`, as DuckDB calls it: it counts the parameters of the signature."""
+
+        def call(*columns: pa.ChunkedArray) -> pa.Array:
+            return self.apply([column.combine_chunks() for column in columns])
+
+        signature = inspect.signature(self.function)
+        setattr(call, "__signature__", signature.replace(return_annotation=inspect.Signature.empty))  # noqa: B010
+        return call
 
     def apply(self, arrays: Sequence[pa.Array]) -> pa.Array:
         """The values of some rows; where the function fails on them, row by row, and null for those that fail alone."""
