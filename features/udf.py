@@ -131,6 +131,11 @@ DECLARED: dict[str, Call] = {}
 """The calls that this process's declarations make, by the name under which SQL makes them."""
 
 
+def calls_udf(sql: str) -> bool:
+    """True where some SQL of a plan calls a udf."""
+    return _NAME.search(sql) is not None
+
+
 def called_in(sql: str) -> dict[str, Call]:
     """The udfs that some SQL of a plan calls. Raises DataError where this process has not imported the declaration."""
     names = sorted(set(_NAME.findall(sql)))

@@ -16,7 +16,7 @@ from batch.training import training_set
 from headrace.settings import read_settings
 from headrace.table_files import check_target, write_table
 from headrace.terminal import counting, print_json, say
-from headrace.wiring import applied_definitions
+from headrace.wiring import evaluable_definitions
 from schemas.errors import RequestError
 
 PARQUET = ".parquet"
@@ -41,7 +41,7 @@ def run_train(wanted: Wanted, json: bool) -> None:
         raise RequestError("there is no such file of rows", got=str(wanted.rows), hint="name a Parquet, CSV or Arrow")
     pins = parse_pins(wanted.snapshots)
     settings = read_settings(BatchSettings, memory_limit=wanted.memory_limit)
-    definitions = applied_definitions(settings)
+    definitions = evaluable_definitions(settings)
     started = time.monotonic()
     with counting(f"computing the features of {wanted.service}") as count:
         if wanted.out.suffix == PARQUET:
@@ -72,6 +72,7 @@ def run_train(wanted: Wanted, json: bool) -> None:
 def run_again(manifest: Path, out: Path | None, memory_limit: str | None, json: bool) -> None:
     """Make it again, into `out` or for the comparison alone; exit code 1 where the bytes differ."""
     settings = read_settings(BatchSettings, memory_limit=memory_limit)
+    evaluable_definitions(settings)
     if out is not None:
         check_target(out)
     with TemporaryDirectory() as scratch, counting(f"making {manifest.name} again") as count:
