@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.plan import Definitions, ServicePlan, ViewPlan
+from features.plan import Cell, CellKind, Definitions, ServicePlan, ViewPlan
 
 Bools = npt.NDArray[np.bool_]
 
 TOLERANCE = 1e-9
-WITHIN_TOLERANCE = ("moments", "decayed")
+WITHIN_TOLERANCE = (CellKind.MOMENTS, CellKind.MOMENTS4, CellKind.DECAYED)
 """Kinds of cells whose merge depends on its order in the last bits."""
 
 
@@ -29,7 +31,9 @@ def differs(one: pa.Array, other: pa.Array, exact: bool) -> Bools:
         else:
             unequal = np.abs(a - b) > TOLERANCE * np.maximum(1.0, np.abs(a))
     elif pa.types.is_nested(one.type):
-        unequal = np.array([a != b for a, b in zip(one.to_pylist(), other.to_pylist(), strict=True)], np.bool_)
+        equal = operator.eq if exact else _close
+        pairs = zip(one.to_pylist(), other.to_pylist(), strict=True)
+        unequal = np.array([not equal(a, b) for a, b in pairs], np.bool_)
     else:
         unequal = pc.fill_null(pc.not_equal(one, other), False).to_numpy(zero_copy_only=False)
     result: Bools = different | (both & unequal)
@@ -51,4 +55,17 @@ def inexact_features(definitions: Definitions, service: ServicePlan) -> set[tupl
 
 
 def _inexact(view: ViewPlan, cells: tuple[int, ...]) -> bool:
-    return any(view.cells[cell].kind.value.startswith(WITHIN_TOLERANCE) for cell in cells)
+    return any(_inexact_cell(view.cells[cell]) for cell in cells)
+
+
+def _inexact_cell(cell: Cell) -> bool:
+    return cell.kind in WITHIN_TOLERANCE or any(map(_inexact_cell, cell.inner))
+
+
+def _close(one: object, other: object) -> bool:
+    """Whether two values are equal, the numbers in them within the tolerance."""
+    if isinstance(one, float) and isinstance(other, float):
+        return abs(one - other) <= TOLERANCE * max(1.0, abs(one))
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_close, one, other))
+    return one == other

@@ -21,7 +21,7 @@ from features.plan import LIFETIME, Feature, ViewPlan, WindowPlan
 from features.ranges import Ints, State, take
 from features.records import newest_of_rows, parse_hashes, parse_rows
 from features.sources import of_bytes, of_events
-from features.states import merge_of_ranges
+from features.states import Ranges
 from features.window import bounds_us, tile_key_range
 from features.zones import periods
 
@@ -80,7 +80,8 @@ def read_rows(
         yield chosen, np.arange(len(rows))
 
     instants = np.broadcast_to(asked, len(rows)) if len(asked) else asked
-    return [_value(plan, plan.feature(name), Reading(select, source, pairs, {}), instants) for name in features]
+    reading = Reading(select, source, pairs, {}, {})
+    return [_value(plan, plan.feature(name), reading, instants) for name in features]
 
 
 def newest_us(rows: Sequence[bytes | None], generations: Sequence[bytes | None]) -> Ints:
@@ -127,7 +128,7 @@ def read_records(
             yield Pairs(query, record, tiles[record], len(queries)), queries
 
     known = pc.is_valid(keys).to_numpy(zero_copy_only=False)
-    reading = Reading(select, source, pairs, {})
+    reading = Reading(select, source, pairs, {}, {})
     return [_value(plan, plan.feature(name), reading, instant_us).where(known) for name in features]
 
 
@@ -147,13 +148,15 @@ class Select(Protocol):
 class Reading(NamedTuple):
     """Where records come from: ranges of states for cells of one value, pairs of query and record for entries.
 
-    Pairs come for some queries at a time, with the numbers of these queries. `merged` remembers what features share.
+    Pairs come for some queries at a time, with the numbers of these queries. `merged` and `ranges` remember what
+    features and windows share.
     """
 
     select: Select
     source: Callable[[int], Source]
     pairs: Callable[[WindowPlan], Iterator[tuple[Pairs, Ints]]]
     merged: dict[tuple[WindowPlan, int], tuple[State, pa.Array | None]]
+    ranges: dict[int, Ranges]
 
 
 def _value(plan: ViewPlan, feature: Feature, reading: Reading, instant_us: Ints) -> Values:
@@ -173,9 +176,11 @@ def _value(plan: ViewPlan, feature: Feature, reading: Reading, instant_us: Ints)
 def _merged(plan: ViewPlan, window: WindowPlan, cell: int, reading: Reading) -> tuple[State, pa.Array | None]:
     if (window, cell) not in reading.merged:
         chosen = reading.select(window, cell)
-        kind, argument = plan.cells[cell].kind, plan.cells[cell].argument
-        ranged = merge_of_ranges(kind, chosen.state, chosen.lo, chosen.hi, argument)
-        reading.merged[window, cell] = (ranged, chosen.pool)
+        ranges = reading.ranges.get(cell)
+        if ranges is None or ranges.state is not chosen.state:
+            ranges = Ranges(plan.cells[cell].kind, chosen.state, plan.cells[cell].argument)
+            reading.ranges[cell] = ranges
+        reading.merged[window, cell] = (ranges.of(chosen.lo, chosen.hi), chosen.pool)
     return reading.merged[window, cell]
 
 

@@ -19,35 +19,54 @@ State: TypeAlias = tuple[npt.NDArray[np.generic], ...]
 Merge: TypeAlias = Callable[[State, State], State]
 
 
-def sum_ranges(values: Ints, lo: Ints, hi: Ints) -> Ints:
-    """Σ values[lo:hi] of an int64 array (n,) or (n, limbs) for each query; the sums must fit."""
-    prefix = np.zeros((len(values) + 1, *values.shape[1:]), np.int64)
-    np.cumsum(values, axis=0, out=prefix[1:])
-    return prefix.take(hi, axis=0) - prefix.take(lo, axis=0)
+class PrefixSums:
+    """Sums of ranges of an int64 array (n,) or (n, limbs); every sum must fit."""
+
+    def __init__(self, values: Ints) -> None:
+        self._prefix = np.zeros((len(values) + 1, *values.shape[1:]), np.int64)
+        np.cumsum(values, axis=0, out=self._prefix[1:])
+
+    def of(self, lo: Ints, hi: Ints) -> Ints:
+        """Σ values[lo:hi] for each query."""
+        return self._prefix.take(hi, axis=0) - self._prefix.take(lo, axis=0)
 
 
-def merge_ranges(merge: Merge, zero: State, state: State, lo: Ints, hi: Ints) -> State:
-    """The merge of state[lo:hi] for each query, in order; `zero` (arrays of length 1) where the range is empty."""
-    queries = len(lo)
-    left = take(zero, np.zeros(queries, np.int64))
-    right = take(zero, np.zeros(queries, np.int64))
-    lo, hi = lo.copy(), np.maximum(lo, hi)
-    level = state
-    while True:
-        odd = np.flatnonzero((lo & 1 == 1) & (lo < hi))
-        if len(odd):
-            put(left, odd, merge(take(left, odd), take(level, lo[odd])))
-            lo[odd] += 1
-        odd = np.flatnonzero((hi & 1 == 1) & (lo < hi))
-        if len(odd):
-            hi[odd] -= 1
-            put(right, odd, merge(take(level, hi[odd]), take(right, odd)))
-        if not (lo < hi).any():
-            return merge(left, right)
-        lo >>= 1
-        hi >>= 1
-        pairs = len(level[0]) // 2
-        level = merge(tuple(a[0 : 2 * pairs : 2] for a in level), tuple(a[1 : 2 * pairs : 2] for a in level))
+class MergeTree:
+    """Merges of ranges of records; a level is made when a query first needs it, and serves all queries after it."""
+
+    def __init__(self, merge: Merge, zero: State, state: State) -> None:
+        self._merge = merge
+        self._zero = zero
+        self._levels = [state]
+
+    def of(self, lo: Ints, hi: Ints) -> State:
+        """The merge of state[lo:hi] for each query, in order; zero where the range is empty."""
+        none = np.zeros(len(lo), np.int64)
+        left, right = take(self._zero, none), take(self._zero, none)
+        lo, hi = lo.copy(), np.maximum(lo, hi)
+        number = 0
+        while True:
+            level = self._level(number)
+            odd = np.flatnonzero((lo & 1 == 1) & (lo < hi))
+            if len(odd):
+                put(left, odd, self._merge(take(left, odd), take(level, lo[odd])))
+                lo[odd] += 1
+            odd = np.flatnonzero((hi & 1 == 1) & (lo < hi))
+            if len(odd):
+                hi[odd] -= 1
+                put(right, odd, self._merge(take(level, hi[odd]), take(right, odd)))
+            if not (lo < hi).any():
+                return self._merge(left, right)
+            lo >>= 1
+            hi >>= 1
+            number += 1
+
+    def _level(self, number: int) -> State:
+        while len(self._levels) <= number:
+            last = self._levels[-1]
+            end = len(last[0]) // 2 * 2
+            self._levels.append(self._merge(tuple(a[0:end:2] for a in last), tuple(a[1:end:2] for a in last)))
+        return self._levels[number]
 
 
 def take(state: State, index: Ints) -> State:

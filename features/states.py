@@ -21,7 +21,7 @@ import numpy.typing as npt
 from features.cells import FIRST_ZERO_TIME, INT64_MAX, INT64_MIN, LAST_ZERO_TIME
 from features.exact import LIMBS_FIXED, LIMBS_INT
 from features.plan import CellKind
-from features.ranges import Ints, Merge, State, merge_ranges, sum_ranges
+from features.ranges import Ints, Merge, MergeTree, PrefixSums, State
 
 SUMS = frozenset({CellKind.COUNT, CellKind.SUM_INT, CellKind.SUM_FIXED})
 """Cells whose merge is an exact addition, so that a range may be a difference of prefix sums."""
@@ -41,9 +41,23 @@ def merge(kind: CellKind, a: State, b: State, argument: int = 0) -> State:
 
 def merge_of_ranges(kind: CellKind, state: State, lo: Ints, hi: Ints, argument: int = 0) -> State:
     """For each query the merge of records lo ≤ i < hi; `argument` is the cell's."""
-    if kind in SUMS:
-        return (sum_ranges(state[0], lo, hi),)  # type: ignore[arg-type]
-    return merge_ranges(_merge_of(kind, argument), zero(kind), state, lo, hi)
+    return Ranges(kind, state, argument).of(lo, hi)
+
+
+class Ranges:
+    """Merges of ranges of one cell's records. What it prepares serves every window that is read from them."""
+
+    def __init__(self, kind: CellKind, state: State, argument: int = 0) -> None:
+        self.state = state
+        self._sums = PrefixSums(state[0]) if kind in SUMS else None  # type: ignore[arg-type]
+        self._tree = None if kind in SUMS else MergeTree(_merge_of(kind, argument), zero(kind), state)
+
+    def of(self, lo: Ints, hi: Ints) -> State:
+        """For each query the merge of records lo ≤ i < hi."""
+        if self._sums is not None:
+            return (self._sums.of(lo, hi),)
+        assert self._tree is not None
+        return self._tree.of(lo, hi)
 
 
 def _merge_of(kind: CellKind, argument: int) -> Merge:
