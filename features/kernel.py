@@ -96,7 +96,7 @@ class Kernel:
             if name not in self._udfs:
                 self._connection.create_function(
                     name,
-                    call.udf.apply_to,
+                    call.udf.for_duckdb(),
                     [duckdb_type(type_name) for type_name in call.types],
                     duckdb_type(call.udf.type),
                     type=PythonUDFType.ARROW,

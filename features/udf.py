@@ -73,9 +73,15 @@ class Udf:
         used = frozenset((column,) for column in self.columns)
         return Bound(f"{PREFIX}{digest}({called})", self.type, used)
 
-    def apply_to(self, *columns: pa.ChunkedArray) -> pa.Array:
-        """`apply`, as DuckDB calls it."""
-        return self.apply([column.combine_chunks() for column in columns])
+    def for_duckdb(self) -> Function:
+        """`apply`, as DuckDB calls it: with the parameters that it counts."""
+
+        def call(*columns: pa.ChunkedArray) -> pa.Array:
+            return self.apply([column.combine_chunks() for column in columns])
+
+        parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in self.columns]
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return call
 
     def apply(self, arrays: Sequence[pa.Array]) -> pa.Array:
         """The values of some rows; where the function fails on them, row by row, and null for those that fail alone."""
