@@ -7,7 +7,7 @@ of its entities, several pieces at once on threads, since NumPy lets other threa
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 from batch.collected import Collected
 from features.finish import Values
 from features.kernel import Kernel
-from features.merge import read_records
 from features.plan import ViewPlan
 from features.ranges import Ints
 
@@ -29,6 +28,8 @@ WAITING_MAX = 2
 """Pieces a thread that may wait: beyond, the sort waits for the reads."""
 
 Part = tuple[Ints, Future[list[Values]]]
+Read = Callable[[pa.Table, pa.Array, Ints, Ints], list[Values]]
+"""Events, keys, instants and the queries' numbers -> the values of each feature; on any thread."""
 
 
 class Queries:
@@ -58,28 +59,28 @@ class Queries:
 
 
 def read_stream(
-    plan: ViewPlan, batches: Iterator[pa.RecordBatch], queries: Queries, features: Sequence[str], threads: int
+    plan: ViewPlan, batches: Iterator[pa.RecordBatch], queries: Queries, read: Read, features: int, threads: int
 ) -> list[Values]:
-    """`features.merge.read_records` over the batches of `Kernel.record_batches`, in the order in which was asked."""
-    collected = Collected(len(features), len(queries))
+    """What `read` answers over the batches of `Kernel.record_batches`, in the order in which was asked."""
+    collected = Collected(features, len(queries))
     pending: deque[Part] = deque()
     start = 0
 
-    def read(piece: pa.Table, start: int, end: int) -> list[Values]:
-        return read_records(plan, piece, queries.keys(start, end), queries.instants[start:end], features)
+    def answer(piece: pa.Table, start: int, end: int) -> list[Values]:
+        return read(piece, queries.keys(start, end), queries.instants[start:end], queries.order[start:end])
 
     with ThreadPoolExecutor(threads) as pool:
         for piece in _pieces(batches):
             end = queries.answered_by(piece["key"][-1].as_py())
             if end > start:
-                pending.append((queries.order[start:end], pool.submit(read, piece, start, end)))
+                pending.append((queries.order[start:end], pool.submit(answer, piece, start, end)))
                 start = end
             while len(pending) > threads * WAITING_MAX:
                 _take(pending, collected)
         while pending:
             _take(pending, collected)
     # Behind the last event: entities that were never seen, and null keys.
-    collected.put(queries.order[start:], read(_no_records(plan), start, len(queries)))
+    collected.put(queries.order[start:], answer(_no_records(plan), start, len(queries)))
     return collected.values()
 
 

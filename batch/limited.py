@@ -52,6 +52,10 @@ class Limits:
         floors = np.array(list(distinct), np.int64).reshape(len(distinct), len(positions))
         return cls(np.array(positions, np.int64), floors, np.array([distinct[row] for row in rows], np.int64))
 
+    def take(self, index: Ints) -> Limits:
+        """The limits of some queries."""
+        return Limits(self.positions, self.floors, self.of[index])
+
     def for_positions(self, positions: Ints) -> Ints:
         """`floors` with these columns."""
         columns = {place: self.floors[:, n] for n, place in enumerate(self.positions.tolist())}

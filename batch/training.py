@@ -10,18 +10,21 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 
+from batch.arrival import ArrivalTimes
 from batch.chunks import BATCH_ROWS, Queries, read_stream
+from batch.limited import Limits, read_limited
 from batch.rows import check_rows, instants_us, read_rows
 from batch.scan import Scanner, Span
 from batch.settings import BatchSettings
 from features.finish import Values
 from features.kernel import Kernel, Relation
+from features.merge import read_records
 from features.plan import Definitions, ServicePlan, Source, ViewPlan
 from features.ranges import Ints
 from features.service import feature_columns, request_columns
@@ -30,6 +33,8 @@ from schemas.errors import RequestError
 from schemas.event import LOG_COLUMNS
 from schemas.row import TIME_MIN_US
 
+KnownAt = Literal["event", "arrival"]
+
 
 def training_set(
     definitions: Definitions,
@@ -37,16 +42,18 @@ def training_set(
     rows: pa.Table | str | Path | Any,
     settings: BatchSettings,
     *,
+    known_at: KnownAt = "event",
     snapshots: Mapping[str, int] | None = None,
 ) -> pa.Table:
     """The rows, in their order and with all their columns, and the service's features behind them.
 
-    `rows` bring the join keys, the request columns and `event_timestamp`. A null key gives nulls. `snapshots` pins
-    tables (`events.<topic>`) to Iceberg snapshots. Raises DataError for rows that aren't what they must be.
+    `rows` bring the join keys, the request columns and `event_timestamp`. A null key gives nulls. `known_at="event"` is
+    what was true at an instant, "arrival" what had reached Kafka by then (slower). `snapshots` pins tables
+    (`events.<topic>`) to Iceberg snapshots. Raises DataError for rows that aren't what they must be.
     """
     plan = service_plan(definitions, service)
     given = check_rows(definitions, plan, read_rows(rows))
-    return with_service(definitions, plan, given, instants_us(given), settings, snapshots=snapshots)
+    return with_service(definitions, plan, given, instants_us(given), settings, known_at=known_at, snapshots=snapshots)
 
 
 def with_service(
@@ -56,6 +63,7 @@ def with_service(
     instants: Ints,
     settings: BatchSettings,
     *,
+    known_at: KnownAt = "event",
     snapshots: Mapping[str, int] | None = None,
 ) -> pa.Table:
     """Rows that were checked (`check_rows`), with the service's features behind them."""
@@ -63,10 +71,12 @@ def with_service(
     kernel = open_kernel(definitions, service, scanner)
     try:
         source = EventSource(scanner, snapshots or {})
-        values = {
-            view: view_values(definitions.views[view], features, rows, instants, kernel, source, settings.threads)
-            for view, features in definitions.needed(service).items()
-        }
+        arrivals = ArrivalTimes(scanner, snapshots or {})
+        values = {}
+        for name, features in definitions.needed(service).items():
+            plan = definitions.views[name]
+            limits = arrivals.limits(plan, instants) if known_at == "arrival" else None
+            values[name] = view_values(plan, features, rows, instants, kernel, source, settings.threads, limits)
         return with_features(definitions, service, rows, values, kernel)
     finally:
         kernel.close()
@@ -112,13 +122,21 @@ def view_values(
     kernel: Kernel,
     source: EventSource,
     threads: int,
+    limits: Limits | None = None,
 ) -> list[Values]:
-    """Features of one view for rows with its join keys, at one instant each."""
+    """Features of one view for rows with its join keys, at one instant each; `limits`: from a part of the log alone."""
     keys = kernel.entity_keys(plan, rows)
     relations = source.relations(plan, span_of(plan, features, instants))
     queries = Queries(keys, instants)
+
+    def read(records: pa.Table, keys: pa.Array, instants: Ints, index: Ints) -> list[Values]:
+        if limits is None:
+            return read_records(plan, records, keys, instants, features)
+        since = since_us(plan, features, instants)
+        return read_limited(plan, records, keys, instants, limits.take(index), features, since)
+
     with closing(kernel.record_batches(plan, relations, queries.entities, BATCH_ROWS)) as batches:
-        return read_stream(plan, batches, queries, features, threads)
+        return read_stream(plan, batches, queries, read, len(features), threads)
 
 
 def with_features(

@@ -73,14 +73,14 @@ class Udf:
         used = frozenset((column,) for column in self.columns)
         return Bound(f"{PREFIX}{digest}({called})", self.type, used)
 
-    def for_duckdb(self) -> Function:
-        """`apply`, as DuckDB calls it: with the parameters that it counts."""
+    def for_duckdb(self) -> Callable[..., pa.Array]:
+        """`apply`, as DuckDB calls it: it counts the parameters of the signature."""
 
         def call(*columns: pa.ChunkedArray) -> pa.Array:
             return self.apply([column.combine_chunks() for column in columns])
 
-        parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in self.columns]
-        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        signature = inspect.signature(self.function)
+        setattr(call, "__signature__", signature.replace(return_annotation=inspect.Signature.empty))  # noqa: B010
         return call
 
     def apply(self, arrays: Sequence[pa.Array]) -> pa.Array:
@@ -129,6 +129,11 @@ class Call(NamedTuple):
 
 DECLARED: dict[str, Call] = {}
 """The calls that this process's declarations make, by the name under which SQL makes them."""
+
+
+def calls_udf(sql: str) -> bool:
+    """True where some SQL of a plan calls a udf."""
+    return _NAME.search(sql) is not None
 
 
 def called_in(sql: str) -> dict[str, Call]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from headrace.local.services import NAMES, Name, up
 from schemas.errors import NotReady
 from schemas.settings import ConnectionSettings
+from schemas.slots import is_cluster, node_urls
 
 REACH_TIMEOUT_S = 5
 
@@ -67,7 +68,9 @@ def reach_redis(settings: ConnectionSettings) -> None:
     url = settings.redis_address()
     try:
         with redis.Redis.from_url(
-            url, socket_timeout=REACH_TIMEOUT_S, socket_connect_timeout=REACH_TIMEOUT_S
+            node_urls(url)[0] if is_cluster(url) else url,
+            socket_timeout=REACH_TIMEOUT_S,
+            socket_connect_timeout=REACH_TIMEOUT_S,
         ) as client:
             client.ping()
     except (redis.RedisError, ValueError) as error:

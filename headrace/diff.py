@@ -177,7 +177,7 @@ def _fingerprint(view: ViewPlan) -> Any:
 
 
 def _view_details(old: ViewPlan, new: ViewPlan) -> list[str]:
-    lines = _fields("entities", "where", "shards")(old, new)
+    lines = _fields("kind", "entities", "where", "shards")(old, new)
     if [source.event.name for source in old.sources] != [source.event.name for source in new.sources]:
         lines.append(f"source: {_sources(old)} -> {_sources(new)}")
     before = {feature.name: feature for feature in old.features}

@@ -143,13 +143,19 @@ def _view(view: ViewPlan, entities: dict[str, Entity], sources: dict[str, DataSo
         entities=[entities[name] for name in view.entities],
         schema=[Field(name=key.name, dtype=feast_type(key.type)) for key in view.keys]
         + [Field(name=f.name, dtype=feast_type(f.type), description=f.declared) for f in view.features],
+        # Feast knows one source a view; of a Union the others stand in the plan.
         source=sources[view.sources[0].event.name],
-        ttl=timedelta(0),
+        ttl=_ttl(view),
         online=False,
         description=view.description,
         owner=view.owner,
         tags=_tags("view", view),
     )
+
+
+def _ttl(view: ViewPlan) -> timedelta:
+    """How old a latest value may be; windows have no such thing, which Feast calls 0."""
+    return timedelta(microseconds=max((feature.parameters.get("ttl_us", 0) for feature in view.features), default=0))
 
 
 def _derived(view: DerivedPlan, definitions: Definitions, entities: dict[str, Entity]) -> FeatureView:

@@ -14,11 +14,10 @@ from headrace.wiring import applied_definitions
 from schemas.errors import RequestError
 from schemas.event import Column
 from schemas.row import NO_EVENT
-from serving.connection import Redis
+from serving.cluster import open_redis
 from serving.entities import instant_us
 from serving.explain import explain as trails
 from serving.read import Reader
-from serving.resp import Address
 from serving.settings import ServingSettings
 from serving.vectors import Status, Vectors, iso
 
@@ -31,7 +30,7 @@ def run_get(what: str, pairs: Sequence[str], explain: bool, as_of: str | None, j
     definitions = applied_definitions(settings)
     entities = {name: [value] for name, value in _values(pairs, _columns(definitions, what)).items()}
     as_of_us = None if as_of is None else instant_us(as_of, "--as-of")
-    reader = Reader(Redis(Address.of(settings.redis_address()), timeout_s=settings.redis_timeout_s), definitions)
+    reader = Reader(open_redis(settings.redis_address(), timeout_s=settings.redis_timeout_s), definitions)
     try:
         vectors = reader.read(what.split(",") if ":" in what else what, entities, as_of_us=as_of_us)
         answer = _as_json(vectors) | ({"explain": trails(vectors)[0]["values"]} if explain else {})

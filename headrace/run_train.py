@@ -1,41 +1,102 @@
-"""`headrace train`: rows in, rows with features out."""
+"""`headrace train`: rows in, rows with features out; and a manifest's training set once more."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
 
+import typer
+
+from batch.manifest import manifest_path, parse_pins, release, reproduce, write_training_set
 from batch.settings import BatchSettings
 from batch.training import training_set
 from headrace.settings import read_settings
 from headrace.table_files import check_target, write_table
-from headrace.terminal import print_json, say, working
-from headrace.wiring import applied_definitions
+from headrace.terminal import counting, print_json, say
+from headrace.wiring import evaluable_definitions
 from schemas.errors import RequestError
 
+PARQUET = ".parquet"
 
-def run_train(
-    service: str, rows: Path, out: Path, snapshots: Sequence[str], memory_limit: str | None, json: bool
-) -> None:
-    """Read, compute, write."""
-    check_target(out)
-    pinned = dict(_pinned(text) for text in snapshots)
-    settings = read_settings(BatchSettings, memory_limit=memory_limit)
-    definitions = applied_definitions(settings)
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a training set is made of."""
+
+    service: str
+    rows: Path
+    out: Path
+    known_at: Literal["event", "arrival"]
+    snapshots: list[str]
+    memory_limit: str | None
+
+
+def run_train(wanted: Wanted, json: bool) -> None:
+    """Read, compute, write. Only Parquet has a manifest: other formats' bytes say too little of the values."""
+    check_target(wanted.out)
+    if not wanted.rows.is_file():
+        raise RequestError("there is no such file of rows", got=str(wanted.rows), hint="name a Parquet, CSV or Arrow")
+    pins = parse_pins(wanted.snapshots)
+    settings = read_settings(BatchSettings, memory_limit=wanted.memory_limit)
+    definitions = evaluable_definitions(settings)
     started = time.monotonic()
-    with working(f"computing the features of {service}"):
-        table = training_set(definitions, service, rows, settings, snapshots=pinned)
-        write_table(table, out)
+    with counting(f"computing the features of {wanted.service}") as count:
+        if wanted.out.suffix == PARQUET:
+            made = write_training_set(
+                definitions,
+                wanted.service,
+                wanted.rows,
+                wanted.out,
+                settings,
+                known_at=wanted.known_at,
+                snapshots=pins,
+                progress=lambda done, _: count(done, ""),
+            )
+            rows, manifest = made.row_count, str(manifest_path(wanted.out))
+        else:
+            table = training_set(
+                definitions, wanted.service, wanted.rows, settings, known_at=wanted.known_at, snapshots=pins
+            )
+            write_table(table, wanted.out)
+            rows, manifest = len(table), None
     seconds = round(time.monotonic() - started, 2)
     if json:
-        print_json({"rows": len(table), "columns": table.column_names, "out": str(out), "seconds": seconds})
+        print_json({"rows": rows, "out": str(wanted.out), "manifest": manifest, "seconds": seconds})
     else:
-        say(f"{len(table):,} rows, {len(table.column_names)} columns in {seconds} s: {out}")
+        say(f"{rows:,} rows in {seconds} s: {wanted.out}{f', made again by --manifest {manifest}' if manifest else ''}")
 
 
-def _pinned(text: str) -> tuple[str, int]:
-    table, separator, snapshot = text.partition("=")
-    if not separator or not table or not snapshot.isdigit():
-        raise RequestError("--snapshot is TABLE=ID", got=repr(text), hint="write --snapshot events.flights=123")
-    return table, int(snapshot)
+def run_again(manifest: Path, out: Path | None, memory_limit: str | None, json: bool) -> None:
+    """Make it again, into `out` or for the comparison alone; exit code 1 where the bytes differ."""
+    settings = read_settings(BatchSettings, memory_limit=memory_limit)
+    evaluable_definitions(settings)
+    if out is not None:
+        check_target(out)
+    with TemporaryDirectory() as scratch, counting(f"making {manifest.name} again") as count:
+        made = reproduce(
+            manifest,
+            out or Path(scratch) / f"again{PARQUET}",
+            settings,
+            progress=lambda done, _: count(done, ""),
+        )
+    if json:
+        print_json({"equal": made.equal, "content_sha256": made.content_sha256, "changed_code": made.changed_code})
+    elif made.equal:
+        say("the same bytes")
+    else:
+        changed = ", ".join(f"{name} {then} -> {now}" for name, (then, now) in made.changed_code.items())
+        say(f"other bytes; {f'another code made them: {changed}' if changed else 'the code is the same'}")
+    if not made.equal:
+        raise typer.Exit(1)
+
+
+def run_release(manifest: Path, json: bool) -> None:
+    """Let go of the snapshots that a manifest keeps."""
+    release(manifest, read_settings(BatchSettings))
+    if json:
+        print_json({"released": str(manifest)})
+    else:
+        say(f"{manifest} keeps no snapshots any more: `headrace maintain` may expire them")

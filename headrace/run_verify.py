@@ -12,7 +12,7 @@ from batch.verify import verify
 from headrace.settings import read_settings
 from headrace.terminal import out, print_json, print_table, say
 from headrace.ticker import ticker
-from headrace.wiring import applied_definitions
+from headrace.wiring import evaluable_definitions
 
 EXAMPLES_SHOWN = 10
 
@@ -20,7 +20,7 @@ EXAMPLES_SHOWN = 10
 def run_verify(service: str, json: bool) -> None:
     """Verify and print; exit code 1 where a served value is not what its events give."""
     settings = read_settings(BatchSettings)
-    definitions = applied_definitions(settings)
+    definitions = evaluable_definitions(settings)
     with ticker(f"verifying {service}") as tick:
         report = verify(
             definitions, service, settings, progress=lambda report: tick(f"{report.compared:,} vectors", "")

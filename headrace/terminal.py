@@ -70,7 +70,10 @@ def working(what: str) -> Iterator[Say]:
 
 @contextmanager
 def counting(what: str, total: int | None = None) -> Iterator[Callable[[int, str], None]]:
-    """A progress bar: the yielded function takes how much is done, and a remark."""
+    """A progress bar on a terminal: the yielded function takes how much is done, and a remark."""
+    if not err().is_terminal:
+        yield lambda done, remark: None
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from features.applied import load_applied
 from features.plan import Definitions
+from features.udf import calls_udf
 from headrace.load import load
 from schemas.errors import ConfigError, NotReady, RequestError
 from schemas.event import Event
@@ -32,6 +33,14 @@ def applied_definitions(settings: ConnectionSettings) -> Definitions:
             hint="run `headrace apply`",
         )
     return found
+
+
+def evaluable_definitions(settings: ConnectionSettings) -> Definitions:
+    """The applied definitions in a process that computes their features: the udfs that they call are imported."""
+    definitions = applied_definitions(settings)
+    if any(calls_udf(each.sql) for view in definitions.views.values() for each in view.inputs):
+        load(settings.definitions)
+    return definitions
 
 
 def open_project(settings: ConnectionSettings) -> Project:

@@ -29,14 +29,13 @@ from serving.answers import Answer, error_answer, internal_answer, json_answer
 from serving.applied import Applied, nothing_applied
 from serving.assemble import answer_json
 from serving.body import Disconnected, Wanted, check_values, parse, read_body
-from serving.connection import AsyncRedis
+from serving.cluster import open_async
 from serving.explain import explain
 from serving.metrics import Metrics
 from serving.openapi import document
 from serving.plain import Plain
 from serving.read import AsyncReader, Derive
 from serving.ready import not_ready_reasons
-from serving.resp import Address
 from serving.served_log import Log, ServedLog
 from serving.settings import ServingSettings
 
@@ -56,7 +55,7 @@ class App:
     def __init__(self, settings: ServingSettings, log: Log | None = None) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.redis = AsyncRedis(Address.of(settings.redis_address()), timeout_s=settings.redis_timeout_s)
+        self.redis = open_async(settings.redis_address(), timeout_s=settings.redis_timeout_s)
         self.reader: AsyncReader | None = None
         self.applied = Applied(settings, self._take)
         self.plain = Plain(settings)

@@ -89,6 +89,10 @@ class AsyncRedis:
 
     async def ask(self, payload: bytes, count: int) -> list[Reply]:
         """`count` replies to the commands in `payload`. Raises NotReady or DataError."""
+        return checked(await self.exchange(payload, count), self.address)
+
+    async def exchange(self, payload: bytes, count: int) -> list[Reply]:
+        """The same with error replies among the others. Raises NotReady where Redis is away."""
         pipeline = self._pipeline
         loop = asyncio.get_running_loop()
         timer: asyncio.TimerHandle | None = None
@@ -97,13 +101,12 @@ class AsyncRedis:
                 pipeline = await self._connected()
             future = pipeline.ask(payload, count)
             timer = loop.call_later(self._timeout_s, pipeline.close, TimeoutError(f"silent for {self._timeout_s} s"))
-            replies = await future
+            return await future
         except (OSError, hiredis.ProtocolError) as error:
             raise unreachable(self.address, error) from error
         finally:
             if timer is not None:
                 timer.cancel()
-        return checked(replies, self.address)
 
     async def close(self) -> None:
         """Ends the connection; questions under way raise NotReady."""
@@ -147,17 +150,21 @@ class Redis:
 
     def ask(self, payload: bytes, count: int) -> list[Reply]:
         """`count` replies to the commands in `payload`. Raises NotReady or DataError."""
+        return checked(self.exchange(payload, count), self.address)
+
+    def exchange(self, payload: bytes, count: int) -> list[Reply]:
+        """The same with error replies among the others. Raises NotReady where Redis is away."""
         with self._lock:
             # A connection that idled may have been closed by the other side: that is found out by one more try.
             fresh = self._socket is None
             try:
-                return checked(self._exchange(payload, count), self.address)
+                return self._exchange(payload, count)
             except (OSError, hiredis.ProtocolError) as error:
                 self._drop()
                 if fresh or isinstance(error, TimeoutError):
                     raise unreachable(self.address, error) from error
             try:
-                return checked(self._exchange(payload, count), self.address)
+                return self._exchange(payload, count)
             except (OSError, hiredis.ProtocolError) as error:
                 self._drop()
                 raise unreachable(self.address, error) from error

@@ -22,6 +22,12 @@ _NAME = re.compile(r"\w+")
 APPROXIMATE: Mapping[Finish, str] = {
     Finish.VARIANCE: "within 1e-9 of the population variance",
     Finish.STDDEV: "within 1e-9 of the population standard deviation",
+    Finish.SKEW: "within 1e-9 of the population skewness",
+    Finish.KURTOSIS: "within 1e-9 of the population excess kurtosis",
+    Finish.DECAYED_SUM: "within 1e-9 of the sum of the terms' sizes",
+    Finish.DECAYED_MEAN: "within 1e-9 of the sum of the terms' sizes",
+    Finish.QUANTILE: "DDSketch: within 1 % of the quantile",
+    Finish.APPROX_COUNT_DISTINCT: "HyperLogLog: a standard error of 1.6 %",
 }
 """Finishes that are not exact to the last bit, and how near they come."""
 
@@ -80,9 +86,20 @@ def _trail(view: ViewAnswer, feature: Feature, instant_us: int, entity: int) -> 
         ],
         "watermark": None if folded == NO_EVENT else iso(folded),
         "lag_us": None if folded == NO_EVENT else max(instant_us - folded, 0),
-        "exact": APPROXIMATE.get(feature.finish, True) if view.invalid is None or not view.invalid[entity] else False,
+        "exact": _exactness(view, feature, entity),
         "fingerprint": plan.fingerprint,
     }
+
+
+def _exactness(view: ViewAnswer, feature: Feature, entity: int) -> bool | str:
+    """True: to the last bit. Else how near the value comes; False: there is no value for the instant."""
+    values = view.values[view.read.features.index(feature.name)]
+    if (view.invalid is not None and view.invalid[entity]) or (values.invalid is not None and values.invalid[entity]):
+        return False
+    limit = feature.parameters.get("limit")
+    if feature.finish is Finish.COUNT_DISTINCT and values.valid[entity] and values.values[entity] == limit:
+        return f"at least: no more than {limit} are told apart"
+    return APPROXIMATE.get(feature.finish, True)
 
 
 def _merged(view: ViewAnswer, feature: Feature, instant: Any, entity: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from features.window import tile_key_range
 from schemas.row import GENERATION_BYTES, HEADER, NO_EVENT, TIME_MIN_US, WORD_BYTES
 from serving.checkpoints import newest_of_checkpoint, not_ready
 from serving.entities import Columns, count_entities, key_texts, rename_aliases
-from serving.quick import is_quick
+from serving.quick import is_quick, ttl_us_of
 from serving.resp import MGET, Reply, command_of_bulks
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ ZEROS: dict[CellKind, tuple[str, ...]] = {
 }
 """What a merge begins with, for each value of a cell."""
 
-Loop = Callable[[Iterable[tuple[Any, ...]], list[tuple[int, int]]], tuple[Any, ...]]
+Loop = Callable[[Iterable[tuple[Any, ...]], list[tuple[int, int]], int], tuple[Any, ...]]
 
 
 def is_few(reading: Reading) -> bool:
@@ -73,7 +73,7 @@ def _is_plain(plan: ViewPlan, feature: Feature) -> bool:
     return (
         is_quick(plan, feature)
         and feature.type in TYPES
-        and feature.finish in FINISHES
+        and (feature.finish in FINISHES or feature.finish is Finish.LATEST)
         and all(plan.cells[cell].kind in FORMATS for cell in feature.cells)
         and _in_whole_seconds(plan, feature)
     )
@@ -145,7 +145,12 @@ class Few:
         written = orjson.dumps(columns)[2:-2].split(b"],[")
         present = _PRESENT[count]
         for column, text, source in zip(columns, written, self._sources, strict=True):
-            parts += (text, present if None not in column else _statuses(column), stamps[source])
+            if None not in column:
+                statuses = present
+            else:
+                of_view = newest[source * count : (source + 1) * count]
+                statuses = _statuses(self.reading.views[source].plan, column, of_view, instants)
+            parts += (text, statuses, stamps[source])
         names = self.reading.full_names if full_feature_names else self.reading.short_names
         template = _template((*question.entities,), names)
         keys = [_key_json(values, count) for values in question.entities.values()]
@@ -205,7 +210,7 @@ class _View:
                 formats.append(FORMATS[cell.kind])
         self._record = struct.Struct("<q" + "".join(formats))
         self._loop = _compiled(loop_source(plan, features))
-        self._nothing = self._loop((), [(0, 0)] * len(self._windows))
+        self._nothing = self._loop((), [(0, 0)] * len(self._windows), 0)
 
     def values(self, row: bytes | None, instant_us: int) -> tuple[Any, ...]:
         if row is None:
@@ -215,7 +220,7 @@ class _View:
         windows = self._ranges.get((second, not fraction))
         if windows is None:
             windows = self._range(second, fraction, instant_us)
-        return self._loop(self._record.iter_unpack(memoryview(row)[HEADER.size : end]), windows)
+        return self._loop(self._record.iter_unpack(memoryview(row)[HEADER.size : end]), windows, instant_us)
 
     def _range(self, second: int, fraction: int, instant_us: int) -> list[tuple[int, int]]:
         """The tile keys of each window: the same within a second, since every window begins and ends at a whole one."""
@@ -230,12 +235,12 @@ class _View:
 
 
 def loop_source(plan: ViewPlan, features: Sequence[Feature]) -> str:
-    """The source of `read(records, windows)`: the features' values from a row's records, None for null."""
+    """The source of `read(records, windows, instant)`: the features' values from a row's records, None for null."""
     windows = list(dict.fromkeys(feature.window for feature in features))
     cells = sorted({cell for feature in features for cell in feature.cells})
     types = {cell: feature.type for feature in features for cell in feature.cells}
     names = {cell: [f"c{cell}_{n}" for n in range(_length(plan.cells[cell].kind))] for cell in cells}
-    lines = ["def read(records, windows):"]
+    lines = ["def read(records, windows, instant):"]
     for number in range(len(windows)):
         lines.append(f"    first{number}, last{number} = windows[{number}]")
     needed = {
@@ -255,6 +260,9 @@ def loop_source(plan: ViewPlan, features: Sequence[Feature]) -> str:
     for feature in features:
         at = f"w{windows.index(feature.window)}_"
         parts = [[at + name for name in names[cell]] for cell in feature.cells]
+        if feature.finish is Finish.LATEST:
+            values.append(_latest(feature, parts))
+            continue
         values.append(FINISHES[feature.finish](plan.cells[feature.cells[0]].kind, types[feature.cells[0]], parts))
     return "\n".join([*lines, f"    return ({', '.join(values)},)", ""])
 
@@ -310,6 +318,14 @@ def _value(kind: CellKind, type_name: str, cells: list[list[str]]) -> str:
     return f"{value} if {cells[1][0]} else None"
 
 
+def _latest(feature: Feature, cells: list[list[str]]) -> str:
+    (newest, found), ttl_us = cells, feature.parameters.get("ttl_us")
+    same = f"({', '.join(newest[:3])}) == ({', '.join(found[:3])})"
+    there = f"{same} and {found[0]} != {LAST_ZERO_TIME}"
+    young = there if ttl_us is None else f"{there} and {newest[0]} >= instant - {int(ttl_us)}"
+    return f"{found[-1]}{' != 0' if feature.type == 'bool' else ''} if {young} else None"
+
+
 FINISHES: dict[Finish, Callable[[CellKind, str, list[list[str]]], str]] = {
     Finish.COUNT: _count,
     Finish.SUM_INT: _sum_int,
@@ -336,8 +352,23 @@ _newest_of_checkpoint = lru_cache(maxsize=KEPT_MAX)(newest_of_checkpoint)
 _PRESENT = [b",".join([b'"PRESENT"'] * count) for count in range(FEW + 1)]
 
 
-def _statuses(column: list[Any]) -> bytes:
-    return b",".join([b'"NULL_VALUE"' if value is None else b'"PRESENT"' for value in column])
+def _statuses(plan: ViewPlan, column: list[Any], newest: list[int], instants: list[int]) -> bytes:
+    return b",".join(
+        [
+            b'"PRESENT"' if value is not None else b'"%b"' % why_null(plan, at, instant).encode()
+            for value, at, instant in zip(column, newest, instants, strict=True)
+        ]
+    )
+
+
+def why_null(plan: ViewPlan, newest_us: int, instant_us: int) -> str:
+    """The status of a null: NULL_VALUE, or in a view of latest values that there is no row, or none young enough."""
+    if plan.kind != "latest":
+        return "NULL_VALUE"
+    if newest_us == NO_EVENT:
+        return "NOT_FOUND"
+    ttl_us = ttl_us_of(plan)
+    return "NULL_VALUE" if ttl_us is None or newest_us >= instant_us - ttl_us else "OUTSIDE_MAX_AGE"
 
 
 @lru_cache(maxsize=KEPT_MAX)

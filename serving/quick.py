@@ -43,6 +43,8 @@ REDUCED: dict[CellKind, np.ufunc] = {
 FLOATS = (CellKind.MIN_FLOAT, CellKind.MAX_FLOAT)
 SUMS = (CellKind.SUM_INT, CellKind.SUM_FIXED)
 CHOSEN = (CellKind.FIRST, CellKind.LAST)
+MERGED = (*REDUCED, *SUMS, *CHOSEN, CellKind.MOMENTS, CellKind.MOMENTS4)
+"""Cells that a Shape merges; the last two, and records of one tile that stand apart, by features/states.py."""
 VALUES = (CellKind.MIN_INT, CellKind.MAX_INT, CellKind.MIN_FLOAT, CellKind.MAX_FLOAT, *CHOSEN)
 TOTALS = {Finish.SUM_FIXED: FRACTION_BITS, Finish.MEAN_FIXED: FRACTION_BITS, Finish.MEAN_INT: 0}
 """Finishes that round an exact sum to a DOUBLE, and the fraction bits of the sum."""
@@ -51,11 +53,17 @@ TOTALS = {Finish.SUM_FIXED: FRACTION_BITS, Finish.MEAN_FIXED: FRACTION_BITS, Fin
 def is_quick(plan: ViewPlan, feature: Feature) -> bool:
     """True where `Shape` reads the feature."""
     cells = [plan.cells[cell] for cell in feature.cells]
-    if not all(is_fixed(cell) for cell in cells):
+    if not all(is_fixed(cell) and cell.kind in MERGED for cell in cells) or is_decimal(feature.type):
         return False
     if feature.finish is Finish.VALUE:
-        return cells[0].kind in VALUES and not is_decimal(feature.type)
-    return feature.finish in FINISHES
+        return cells[0].kind in VALUES
+    return feature.finish in FINISHES or feature.finish is Finish.LATEST
+
+
+def ttl_us_of(plan: ViewPlan) -> int | None:
+    """The time to live of a view of latest values; None: it has none, or is no such view."""
+    found = plan.features[0].parameters.get("ttl_us") if plan.kind == "latest" and plan.features else None
+    return None if found is None else int(found)
 
 
 class Total(NamedTuple):
@@ -78,7 +86,7 @@ class Shape:
         self.key = (
             tuple(cell.kind for cell in plan.cells),
             plan.resolutions,
-            tuple((f.finish, f.type, f.cells, f.window) for f in features),
+            tuple((f.finish, f.type, f.cells, f.window, f.parameters.get("ttl_us")) for f in features),
         )
         self.windows: list[WindowPlan] = list(dict.fromkeys(feature.window for feature in features))
         self._words = record_words(plan.cells)
@@ -136,9 +144,9 @@ class Shape:
             gathered = words.take(self._offsets[number] + chosen.places)
             for cell, at in self._cells[number].items():
                 states[number, cell] = _merged(self.plan.cells[cell].kind, gathered[at], chosen)
-        return self._finished(states, parsed.records.rows)
+        return self._finished(states, parsed.records.rows, instants_us)
 
-    def _finished(self, states: dict[tuple[int, int], State], count: int) -> list[Values]:
+    def _finished(self, states: dict[tuple[int, int], State], count: int, instants_us: Ints) -> list[Values]:
         totals = self._rounded(states, count)
         answers = []
         for feature in self.features:
@@ -152,6 +160,8 @@ class Shape:
                 answers.append(Values(total, counted > 0))
             elif feature.finish is Finish.VALUE:
                 answers.append(_value(self.plan.cells[feature.cells[0]].kind, feature.type, cells))
+            elif feature.finish is Finish.LATEST:
+                answers.append(_latest(feature, cells, instants_us))
             elif feature.finish is Finish.SUM_INT:
                 answers.append(Values(saturated_ints(_ints(cells[0][0])), _ints(cells[1][0]) > 0))
             else:
@@ -253,6 +263,17 @@ def _value(kind: CellKind, type_name: str, cells: list[State]) -> Values:
         valid = time != (FIRST_ZERO_TIME if kind is CellKind.FIRST else LAST_ZERO_TIME)
         return Values(_typed(values.view(np.float64) if type_name == "float64" else values, type_name), valid)
     return Values(_typed(cells[0][0], type_name), _ints(cells[1][0]) > 0)
+
+
+def _latest(feature: Feature, cells: list[State], instants_us: Ints) -> Values:
+    """The value of the newest row, where that has one and is not older than the ttl."""
+    newest, found = cells
+    valid = (newest[0] == found[0]) & (newest[1] == found[1]) & (newest[2] == found[2])
+    valid &= _ints(found[0]) != LAST_ZERO_TIME
+    if (ttl_us := feature.parameters.get("ttl_us")) is not None:
+        valid &= _ints(newest[0]) >= instants_us - int(ttl_us)
+    values = _ints(found[3])
+    return Values(_typed(values.view(np.float64) if feature.type == "float64" else values, feature.type), valid)
 
 
 def _typed(values: npt.NDArray[Any], type_name: str) -> npt.NDArray[Any]:

@@ -20,6 +20,7 @@ import uvicorn
 
 from schemas.errors import ConfigError
 from serving.api import App, create_app
+from serving.memory import keep_memory
 from serving.served_log import Log
 from serving.settings import ServingSettings
 
@@ -54,6 +55,7 @@ def run(settings: ServingSettings, log: MakeLog | None = None, *, app: App | Non
         "lifespan": "on",
     }
     if settings.serve_workers == 1:
+        keep_memory()
         uvicorn.run(app or create_app(settings, None if log is None else log()), **common)  # type: ignore[arg-type]
         return
     folder = Path(tempfile.mkdtemp(prefix="headrace-metrics-"))
@@ -75,6 +77,7 @@ def run(settings: ServingSettings, log: MakeLog | None = None, *, app: App | Non
 def worker_app() -> App:
     """The application of one worker process."""
     logging.basicConfig(level=logging.WARNING)
+    keep_memory()
     settings = ServingSettings.model_validate_json(os.environ[SETTINGS])
     factory = os.environ.get(LOG_FACTORY)
     if factory is None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from features.finish import Values
 from features.ranges import Ints
 from schemas.row import GENERATION_BYTES, NO_EVENT
+from serving.quick import ttl_us_of
 from serving.reading import Output, Reading, ViewRead
 
 Statuses = npt.NDArray[np.uint8]
@@ -128,10 +129,24 @@ class Vectors:
         statuses = np.where(values.valid, np.uint8(Status.PRESENT), np.uint8(Status.NULL_VALUE))
         if self.late is not None:
             statuses[self.late & values.valid] = Status.OUTSIDE_MAX_AGE
+        if not output.derived:
+            self._latest(self.views[output.source], statuses)
+        if values.invalid is not None:
+            statuses[values.invalid] = Status.INVALID
         invalid = self.invalid_of(output)
         if invalid is not None:
             statuses[invalid] = Status.INVALID
         return statuses
+
+    def _latest(self, view: ViewAnswer, statuses: Statuses) -> None:
+        """Where a view of latest values has no row, or none that is young enough, the status says which."""
+        if view.read.plan.kind != "latest":
+            return
+        null, absent = statuses == Status.NULL_VALUE, view.newest_us == NO_EVENT
+        ttl_us = ttl_us_of(view.read.plan)
+        if ttl_us is not None:
+            statuses[null & ~absent & (view.newest_us < self.instants_us - ttl_us)] = Status.OUTSIDE_MAX_AGE
+        statuses[null & absent] = Status.NOT_FOUND
 
     def invalid_of(self, output: Output) -> Bools | None:
         """Entities for which a feature has no answer; None: it has one for all."""
@@ -152,7 +167,13 @@ class Vectors:
 
     def reasons(self) -> dict[int, str]:
         """For each entity with an INVALID value why it is so."""
-        return {
+        found = {
+            int(entity): f"{output.view}:{output.feature} has more distinct values in a tile than it keeps"
+            for output, values in zip(self.reading.outputs, self.columns, strict=True)
+            if values.invalid is not None
+            for entity in np.flatnonzero(values.invalid)
+        }
+        return found | {
             entity: f"{view.read.plan.name} has folded an event at {iso(view.newest_us[entity])}, which is not before "
             f"{iso(self.instants_us[entity])}; ask for a later instant, or `headrace train` for the past"
             for view in self.views

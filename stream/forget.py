@@ -10,6 +10,7 @@ from features.plan import ViewPlan
 from schemas.errors import NotReady
 from schemas.row import checkpoint_redis_key
 from stream.settings import StreamSettings
+from stream.wire import open_client
 
 SCAN_COUNT = 1_000
 """Keys a step: about a millisecond of Redis's time."""
@@ -19,11 +20,7 @@ class Forget:
     """One connection to Redis. Raises NotReady where it does not answer."""
 
     def __init__(self, settings: StreamSettings) -> None:
-        self._client = redis.Redis.from_url(
-            settings.redis_address(),
-            socket_timeout=settings.redis_timeout_s,
-            socket_connect_timeout=settings.redis_timeout_s,
-        )
+        self._client = open_client(settings)
 
     def __enter__(self) -> Forget:
         return self

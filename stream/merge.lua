@@ -137,8 +137,7 @@ local function after_value(values, at)
   return at
 end
 
-local function prepare(write, delta, values)
-  local prefix = call('GETRANGE', write.row, 0, PREFIX - 1)
+local function prepare(write, prefix, delta, values)
   local fresh = sub(prefix, 1, GENERATION) ~= generation
   local newest, old_newest, used, slots = unpack_at('<i8', delta), -math.huge, 0, 0
   local heads, keys = {}, {}
@@ -233,14 +232,42 @@ local function prepare(write, delta, values)
   return nil
 end
 
+-- Most rows get one record a resolution, each of the tile that is the head already: then the newest event lies in these
+-- tiles, so none is expired, and nothing but the heads changes. Answers the row's new beginning; nil: it is another case.
+local function merged_heads(prefix, delta)
+  if #delta ~= 8 + RESOLUTIONS * RECORD or #prefix ~= PREFIX or sub(prefix, 1, GENERATION) ~= generation then
+    return nil
+  end
+  local heads = ''
+  for at = 0, (RESOLUTIONS - 1) * RECORD, RECORD do
+    local merged = merge_head(prefix, HEADER + at + 1, delta, at + 9)
+    if not merged then
+      return nil
+    end
+    heads = heads .. merged
+  end
+  local newest, used, slots = unpack_at('<i8I4I4', prefix, 9)
+  return pack('<c8i8I4I4', generation, max(newest, (unpack_at('<i8', delta))), used, slots) .. heads
+end
+
+local SIMPLE = merge_head and not VARIABLE
+local simple_rows, simple_beginnings, simple = {}, {}, 0
+
 for k = 2, #KEYS, STEP do
   local delta = ARGV[k + 2]
   if #delta <= 8 or (#delta - 8) % RECORD ~= 0 then
     return redis.error_reply('HEADRACE a delta is 8 + n * ' .. RECORD .. ' bytes; got ' .. #delta .. ': ' .. KEYS[k])
   end
-  local damage = prepare({row = KEYS[k], hash = VARIABLE and KEYS[k + 1]}, delta, ARGV[k + 3])
-  if damage then
-    return redis.error_reply('HEADRACE ' .. damage)
+  local prefix = call('GETRANGE', KEYS[k], 0, PREFIX - 1)
+  local beginning = SIMPLE and merged_heads(prefix, delta)
+  if beginning then
+    simple = simple + 1
+    simple_rows[simple], simple_beginnings[simple] = KEYS[k], beginning
+  else
+    local damage = prepare({row = KEYS[k], hash = VARIABLE and KEYS[k + 1]}, prefix, delta, ARGV[k + 3])
+    if damage then
+      return redis.error_reply('HEADRACE ' .. damage)
+    end
   end
 end
 
@@ -258,6 +285,9 @@ local function write_hash(write)
   end
 end
 
+for n = 1, simple do
+  call('SETRANGE', simple_rows[n], 0, simple_beginnings[n])
+end
 for _, write in ipairs(writes) do
   if write.whole then
     if expires and not write.fresh then

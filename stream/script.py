@@ -146,7 +146,14 @@ def merge_script(plan: ViewPlan) -> Script:
         parts += [ENTRIES_LUA.read_text(), _VARIABLE_PRELUDE]
     nested = _Nested(plan.inputs)
     record, value = _merge_record(plan.cells), nested.merge_value(plan.cells, None)
-    parts += [*nested.text, f"local merge_record = {record}", f"local merge_value = {value}", MERGE_LUA.read_text()]
+    head = _merge_head(plan.cells)
+    parts += [
+        *nested.text,
+        f"local merge_record = {record}",
+        f"local merge_head = {head}",
+        f"local merge_value = {value}",
+    ]
+    parts.append(MERGE_LUA.read_text())
     text = "\n".join(parts)
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
@@ -203,6 +210,28 @@ def _merge_record(cells: tuple[Cell, ...], header: int = WORD_BYTES) -> str:
         lines += [f"    text = text .. struct.pack({form}, {_names('a', count)})", "  end"]
         at += WORD_BYTES * sum(WORDS[cell.kind] for cell in run)
     return "\n".join([*lines, "  return text", "end"])
+
+
+def _merge_head(cells: tuple[Cell, ...]) -> str:
+    """`function(a, p, b, q)`: the same in one look at each side, nil where the tiles are two. Too wide: nil itself."""
+    fixed = [cell for cell in cells if is_fixed(cell)]
+    count = sum(FIXED[cell.kind].values for cell in fixed)
+    if count > RUN_VALUES_MAX:
+        return "nil"
+    form = "'<i8" + "".join(FIXED[cell.kind].format for cell in fixed) + "'"
+    ours, theirs = (", ".join([key, *([_names(key[0], count)] if count else [])]) for key in ("a0", "b0"))
+    lines = [
+        "function(a, p, b, q)",
+        f"  local {ours} = struct.unpack({form}, a, p)",
+        f"  local {theirs} = struct.unpack({form}, b, q)",
+        "  if a0 ~= b0 then return nil end",
+    ]
+    first = 0
+    for cell in fixed:
+        merge = FIXED[cell.kind].merge.replace("$argument", str(cell.argument))
+        lines += ["  do", *("    " + line for line in _shifted(merge, first).splitlines()), "  end"]
+        first += FIXED[cell.kind].values
+    return "\n".join([*lines, f"  return struct.pack({form}, {ours})", "end"])
 
 
 class _Nested:

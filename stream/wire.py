@@ -45,6 +45,16 @@ def open_wire(settings: StreamSettings) -> Wire:
     return SingleWire(_client(url, settings.redis_timeout_s))
 
 
+def open_client(settings: StreamSettings) -> redis.Redis | redis.RedisCluster:
+    """redis-py's own client, for what is done once and not in a hurry."""
+    url, timeout_s = settings.redis_address(), settings.redis_timeout_s
+    if not is_cluster(url):
+        return redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+    return redis.RedisCluster.from_url(
+        node_urls(url)[0], socket_timeout=timeout_s, socket_connect_timeout=timeout_s, require_full_coverage=False
+    )
+
+
 class SingleWire:
     """One Redis."""
 

@@ -73,7 +73,10 @@ def compile_avro(schema: RegisteredSchema, registry: Registry) -> Callable[[byte
         file.seek(HEAD_BYTES)
         try:
             record = cast(Record, schemaless_reader(file, writer, None))
-        except (EOFError, ValueError, IndexError, TypeError, OverflowError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:
+            # fastavro has many ways to say so, and bytes that it was not written for find them all.
             raise Misread(f"the record does not match its schema: {str(error) or 'it ends too early'}") from error
         if file.tell() != len(value):
             raise Misread(f"{len(value) - file.tell()} bytes stand behind the record")
@@ -164,6 +167,8 @@ class _Plain:
             return plain == "null" or (plain not in _PYTHON_TYPES and self._takes_no_bytes(self._named[plain]))
         if not isinstance(plain, dict):
             return False
+        if not isinstance(plain["type"], str):
+            return self._takes_no_bytes(plain["type"])
         if plain["type"] in ("record", "error"):
             return all(self._takes_no_bytes(field["type"]) for field in plain["fields"])
         return plain["type"] == "null" or (plain["type"] == "fixed" and not plain["size"])

@@ -214,7 +214,9 @@ def _plain(annotation: Any) -> Any:
 
 
 def _is_checked_alike(type_: Any, metadata: tuple[Any, ...]) -> bool:
-    return all(isinstance(each, _SAME_CONSTRAINTS.get(type_, ())) for each in metadata)
+    # Of two lower bounds msgspec would take the last one, pydantic takes both.
+    once = len({type(each) for each in metadata}) == len(metadata)
+    return once and all(isinstance(each, _SAME_CONSTRAINTS.get(type_, ())) for each in metadata)
 
 
 def _constrained(type_: Any, metadata: tuple[Any, ...], annotation: Any) -> Any:

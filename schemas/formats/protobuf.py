@@ -98,15 +98,13 @@ def _record(message: Message, fields: Iterable[Field]) -> Record:
     for name, may_be_unset, convert in fields:
         if may_be_unset and not message.HasField(name):
             continue
-        value = getattr(message, name)
-        if convert is not None:
-            try:
-                value = convert(value)
-            except Misread as misread:
-                raise Misread(misread.detail, f"{name}.{misread.path}", misread.reason) from misread
-            except (OverflowError, ValueError, DecimalException) as error:
-                raise Misread(f"no value can be made of it: {error}", name, Reason.BAD_VALUE) from error
-        record[name] = value
+        try:
+            value = getattr(message, name)
+            record[name] = value if convert is None else convert(value)
+        except Misread as misread:
+            raise Misread(misread.detail, f"{name}.{misread.path}", misread.reason) from misread
+        except (OverflowError, ValueError, DecimalException) as error:
+            raise Misread(f"no value can be made of it: {error}", name, Reason.BAD_VALUE) from error
     return record
 
 

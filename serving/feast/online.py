@@ -33,12 +33,13 @@ from features.applied import applied_version, load_applied
 from features.plan import Definitions
 from schemas.errors import RequestError
 from schemas.row import NO_EVENT
+from serving.cluster import open_redis
 from serving.connection import Redis
 from serving.entities import EPOCH
 from serving.feast import rows
 from serving.feast.values import from_columns, from_proto, to_protos
 from serving.read import Reader
-from serving.resp import Address, command
+from serving.resp import command
 from serving.settings import ServingSettings
 from serving.vectors import Status, Vectors
 
@@ -241,7 +242,7 @@ class HeadraceOnlineStore(OnlineStore):
                     given["redis_url"] = online.redis_url
                 # Feast's project names are freer than headrace's, and nothing here depends on them.
                 settings = ServingSettings(**given)
-                redis = Redis(Address.of(settings.redis_address()), timeout_s=settings.redis_timeout_s)
+                redis = open_redis(settings.redis_address(), timeout_s=settings.redis_timeout_s)
                 self._states[kept] = _State(redis, settings.registry_address())
             return self._states[kept]
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from features.kernel import Kernel
-from features.plan import Definitions, ViewPlan
-from schemas.errors import ConfigError, DeliveryError, NotReady
+from features.plan import Definitions
+from schemas.errors import DeliveryError, NotReady
 from schemas.event import Event
 from schemas.row import NO_EVENT
 from stream.apply import Applier
@@ -18,7 +18,6 @@ from stream.batch import Place
 from stream.bringup import BringUp
 from stream.checkpoint import Positions
 from stream.feed import Feed
-from stream.fold import ViewFold
 from stream.history import IMPORTED, History
 from stream.intake import Intake
 from stream.patience import Patience, Stopped
@@ -27,7 +26,8 @@ from stream.rejects import Rejects
 from stream.report import BringUpProgress, Progress, WorkerReport
 from stream.settings import StreamSettings
 from stream.store import Store
-from stream.topics import Topic, admin_client, describe_topics, ranges
+from stream.streamed import Streamed
+from stream.topics import admin_client, describe_topics, ranges
 from stream.warmup import read_from
 
 POLL_S = 0.1
@@ -64,21 +64,18 @@ class ConfluentRunner:
         self._until_caught_up = until_caught_up
         self._stop = stop
         self._progress = progress
-        self._plans = _streamed(definitions)
-        self._never_expire = {name for name in self._plans if definitions.read_by_event_clock(name)}
-        read = {source.event.topic for plan in self._plans.values() for source in plan.sources}
-        self._events = {str(s.topic): events[name] for name, s in definitions.events.items() if s.topic in read}
         self._admin = admin_client(settings)
-        self._topics = self._known_topics()
+        self._streamed = Streamed(definitions, events, self._admin)
+        self._topics = self._streamed.topics
         self._rejects = Rejects(settings)
-        self._intake = Intake(self._events, self._rejects, settings.schema_registry)
+        self._intake = Intake(self._streamed.events, self._rejects, settings.schema_registry)
         self._source = open_feed(settings)
         self._patience = Patience(stop, settings.retry_max_s, self._source.wait)
         self._fold_patience = Patience(stop, settings.retry_max_s, stop.wait)
         self._kernel = Kernel()
         self._store = Store.open(settings)
         self._applier = Applier(
-            self._folds(self._plans), self._store, self._kernel, self._fold_patience, lambda p: p in self._source.given
+            self._streamed.folds(), self._store, self._kernel, self._fold_patience, lambda p: p in self._source.given
         )
         self._folder = ThreadPoolExecutor(1, "fold")
         self._folding: Future[None] | None = None
@@ -95,7 +92,7 @@ class ConfluentRunner:
         """Works; see the class."""
         try:
             self._patience.until_done(self._store.check_policy)
-            self._ends = {place: held.end for place, held in ranges(self._admin, self._all_places()).items()}
+            self._ends = {place: held.end for place, held in ranges(self._admin, self._streamed.places).items()}
             self._source.subscribe(list(self._topics))
             while not self._stop.is_set() and not self._is_done():
                 self._step()
@@ -247,8 +244,8 @@ class ConfluentRunner:
 
     def _bring_up(self, behind: Mapping[Place, frozenset[str]], landed: Mapping[Place, int]) -> None:
         names = {name for views in behind.values() for name in views}
-        folds = self._folds({name: self._plans[name] for name in names})
-        job = BringUp(folds, behind, self._events, self._settings, self._history, landed)
+        folds = self._streamed.folds(names)
+        job = BringUp(folds, behind, self._streamed.events, self._settings, self._history, landed)
         log.info("bringing up %s", ", ".join(job.views))
         self._bring_ups.append(job)
         job.start()
@@ -331,27 +328,6 @@ class ConfluentRunner:
         topics = {topic for topic, _ in places}
         return {(topic, p): end for topic in topics for p, end in self._history.offsets(topic).items()}
 
-    def _known_topics(self) -> dict[str, Topic]:
-        found = describe_topics(self._admin, self._events)
-        missing = sorted(self._events.keys() - found.keys())
-        if missing:
-            raise ConfigError(
-                "topics of declared events don't exist",
-                got=", ".join(missing),
-                hint="run `headrace apply`, which makes them",
-            )
-        return found
-
-    def _folds(self, plans: Mapping[str, ViewPlan]) -> dict[str, ViewFold]:
-        identities = {name: topic.id for name, topic in self._topics.items()}
-        return {
-            name: ViewFold(plan, Positions(plan, identities), expires=name not in self._never_expire)
-            for name, plan in plans.items()
-        }
-
-    def _all_places(self) -> list[Place]:
-        return [(topic.name, partition) for topic in self._topics.values() for partition in topic.partitions]
-
     def _bringing_up(self) -> Iterable[BringUpProgress]:
         for job in self._bring_ups:
             for place, names in job.places.items():
@@ -371,12 +347,3 @@ class ConfluentRunner:
         self._rejects.close()
         self._store.close()
         self._kernel.close()
-
-
-def _streamed(definitions: Definitions) -> dict[str, ViewPlan]:
-    """The views with a topic among their sources."""
-    return {
-        name: plan
-        for name, plan in definitions.views.items()
-        if any(source.event.topic is not None for source in plan.sources)
-    }

@@ -44,7 +44,7 @@ NAMES = {
         "udf",
     },
     "schemas": {"Event"},
-    "serving": {"Client"},
+    "serving": {"AsyncClient", "Client", "Features"},
 }
 
 

@@ -46,7 +46,14 @@ def test_pieces_make_no_difference(
         whole = read_records(plan, kernel.records(plan, [table], keys.unique()), keys, instants, FEATURES)
         queries = Queries(keys, instants)
         batches = kernel.record_batches(plan, [table], queries.entities, 64)
-        parts = read_stream(plan, batches, queries, FEATURES, threads=2)
+        parts = read_stream(
+            plan,
+            batches,
+            queries,
+            lambda records, keys, instants, _: read_records(plan, records, keys, instants, FEATURES),
+            len(FEATURES),
+            threads=2,
+        )
     finally:
         kernel.close()
     assert [each.to_list() for each in parts] == [each.to_list() for each in whole]

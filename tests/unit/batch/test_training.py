@@ -198,3 +198,15 @@ def test_a_pinned_snapshot_answers_as_it_did(definitions: Definitions, settings:
     assert got["orders__amount_1h"].to_pylist() == [1.0]
     with pytest.raises(DataError, match="no such snapshot"):
         training_set(definitions, "plain", rows, settings, snapshots={"events.orders": 7})
+
+
+def test_what_had_arrived_by_then(definitions: Definitions, settings: BatchSettings, land: Land) -> None:
+    # event at   1    2    3 (min)
+    # stored at  1    9    3     : partition 0 holds the first two, partition 1 the third
+    late = START + timedelta(minutes=9)
+    land(Order, [order("a", 1, 1.0), order("a", 2, 2.0, stored=late), order("a", 3, 4.0, partition=1)])
+    rows = asked(["a", "a", "a", "b", None], [5, 9, 2, 5, 5])
+    by_event = training_set(definitions, "plain", rows, settings)["orders__amount_1h"].to_pylist()
+    by_arrival = training_set(definitions, "plain", rows, settings, known_at="arrival")["orders__amount_1h"].to_pylist()
+    assert by_event == [7.0, 7.0, 1.0, None, None]
+    assert by_arrival == [5.0, 7.0, 1.0, None, None]

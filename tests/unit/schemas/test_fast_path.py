@@ -56,6 +56,7 @@ def everything(format_: str) -> type[Event]:
         ratio: Annotated[float, Field(gt=-10)] | None = None
         step: Annotated[float, Field(multiple_of=0.1)] = 0.0
         twos: Annotated[int, Field(multiple_of=2)] = 0
+        twice: Annotated[int, Field(ge=5), Field(ge=2)] = 9
         even: Annotated[int, AfterValidator(even)] = 0
         code: Annotated[str, Field(pattern=r"^[a-z]+$", max_length=4)] = "x"
         label: Annotated[str, Field(min_length=1)] | None = None

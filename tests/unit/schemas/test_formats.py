@@ -13,6 +13,8 @@ import pytest
 from confluent_kafka.schema_registry import Schema, SchemaReference
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import AliasPath, field_validator
 from pydantic import Field as PydanticField
 
@@ -453,3 +455,19 @@ def test_the_local_registry_serves_both_formats(tmp_path: Path) -> None:
     registry = Registry(f"file://{tmp_path}/registry")
     assert len(decode(Avro, registry, avro(registry, RICH, FULL)).table) == 1
     assert len(decode(Proto, registry, proto(registry, RICH_PROTO, GOOD)).table) == 1
+
+
+@given(st.data())
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_damaged_messages_never_stop_anything(registry: Registry, data: st.DataObject) -> None:
+    event, message = data.draw(
+        st.sampled_from([(Avro, avro(registry, RICH, FULL)), (Proto, proto(registry, RICH_PROTO, GOOD | {"count": 3}))])
+    )
+    damaged = bytearray(message)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(damaged)))
+        piece = data.draw(st.binary(max_size=3) | st.sampled_from([b"\xff" * 9, b"\x00" * 3, b"\x80" * 5]))
+        damaged[at : at + data.draw(st.integers(0, 4))] = piece
+    decoded = decode(event, registry, message, bytes(damaged), message)
+    assert len(decoded.table) + len(decoded.rejections) == 3
+    assert {0, 2} <= set(decoded.table["kafka_offset"].to_pylist())

@@ -12,9 +12,11 @@ from features import (
     FeatureView,
     First,
     Last,
+    LatestView,
     Max,
     Mean,
     Min,
+    MostFrequent,
     Request,
     StdDev,
     Sum,
@@ -69,6 +71,9 @@ coupons = FeatureView(
 visits = FeatureView(
     "visits", entities=[customer, shop], source=Order, features={"orders": Count(), "amount": Sum("amount", over="7d")}
 )
+newest = LatestView("newest", entity=customer, source=Order, fields=["amount", "items", "paid"], ttl="1d")
+newest_text = LatestView("newest_text", entity=customer, source=Order, fields=["coupon", "items"])
+crowded = FeatureView("crowded", entity=customer, source=Order, features={"often": MostFrequent("items", 1)})
 ratio = DerivedView(
     "ratio",
     inputs=[spending, visits, Request(price=float)],
@@ -81,4 +86,6 @@ fresh = FeatureService("fresh", [spending["orders"]], max_lag="5m")
 
 def definitions(project: str = "shop") -> Definitions:
     """Everything above, planned for a project."""
-    return compile_definitions(project, [live, replay, fresh, spending, coupons, visits, ratio, customer, shop])
+    return compile_definitions(
+        project, [live, replay, fresh, spending, coupons, visits, newest, newest_text, crowded, ratio, customer, shop]
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -18,25 +19,29 @@ from serving.read import Question, Reader
 from serving.reading import ViewRead
 from tests.unit.serving.online import Online, us
 from tests.unit.serving.test_quick import CUSTOMERS, EVENTS, GENERATION, SHOP, online_rows
-from tests.unit.serving.test_read import NOW, ORDERS
+from tests.unit.serving.test_read import NOW, ORDERS, order
 
 PLAN = SHOP.views["spending"]
+LATEST = SHOP.views["newest"]
 NAMES = tuple(
     feature.name for feature in PLAN.features if feature.finish.value != "stddev" and feature.type != "timestamp"
 )
 
 
 @settings(deadline=None, max_examples=150)
-@given(st.lists(EVENTS, min_size=1, max_size=3), st.integers(1, 50 * 3_600_000_000) | st.just(3_600_000_000))
-def test_a_loop_reads_what_read_rows_reads(batches: list[list[dict[str, Any]]], later: int) -> None:
-    found = online_rows(PLAN, batches)
+@given(
+    st.lists(EVENTS, min_size=1, max_size=3), st.integers(1, 50 * 3_600_000_000) | st.just(3_600_000_000), st.booleans()
+)
+def test_a_loop_reads_what_read_rows_reads(batches: list[list[dict[str, Any]]], later: int, latest: bool) -> None:
+    plan, names = (LATEST, ("amount", "items", "paid")) if latest else (PLAN, NAMES)
+    found = online_rows(plan, batches)
     rows = [found.get(name) for name in CUSTOMERS]
     instant = us(NOW) + later
-    expected = read_rows(PLAN, rows, [GENERATION] * 4, np.full(4, instant), NAMES)
-    view = _View(ViewRead(PLAN, NAMES))
+    expected = read_rows(plan, rows, [GENERATION] * 4, np.full(4, instant), names)
+    view = _View(ViewRead(plan, names))
     for entity, row in enumerate(rows):
         values = view.values(row, instant)
-        for name, value, column in zip(NAMES, values, expected, strict=True):
+        for name, value, column in zip(names, values, expected, strict=True):
             wanted = column.to_list()[entity]
             assert (type(value), orjson.dumps(value)) == (type(wanted), orjson.dumps(wanted)), name
 
@@ -59,6 +64,21 @@ def test_its_answer_is_the_other_ways_answer(online: Online, reader: Reader, cus
     for late in (answer, wanted):
         assert len(late["headrace"].pop("instants")) == len(late["headrace"].pop("ages_us")) == len(customers)
     assert answer == wanted
+
+
+def test_a_latest_value_says_why_it_is_missing(online: Online, reader: Reader) -> None:
+    online.add({"Order": [order("dan", 10, None, ordered_at=datetime.now(UTC).replace(tzinfo=None)), *ORDERS]})
+    reading = reader._readings.of(("newest:amount", "newest:items", "newest:paid"))
+    columns = {"customer": ["ann", "dan", "nobody"]}
+    few = Few(reading)
+    question = few.question(columns)
+    assert question is not None
+    answer = orjson.loads(few.answer(question, reader._redis.ask(question.payload, 1), False))
+    assert answer["results"][1]["statuses"] == ["OUTSIDE_MAX_AGE", "NULL_VALUE", "NOT_FOUND"]
+    assert answer["results"][2]["values"] == [None, 2, None]
+    vectors = reader.read(["newest:amount", "newest:items", "newest:paid"], columns)
+    wanted = orjson.loads(answer_json(vectors))
+    assert answer["results"] == wanted["results"]
 
 
 def test_what_is_not_for_this_way_says_so(online: Online, reader: Reader) -> None:

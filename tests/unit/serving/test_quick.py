@@ -60,14 +60,17 @@ def online_rows(plan: ViewPlan, batches: list[list[dict[str, Any]]]) -> dict[str
 
 @settings(deadline=None, max_examples=150)
 @given(
+    st.sampled_from(["spending", "spending", "newest"]),
     st.lists(EVENTS, min_size=1, max_size=3),
     st.lists(st.integers(1, 50 * 3_600_000_000), min_size=4, max_size=4),
     st.booleans(),
 )
-def test_a_shape_reads_what_read_rows_reads(batches: list[list[dict[str, Any]]], later: list[int], same: bool) -> None:
-    plan = SHOP.views["spending"]
+def test_a_shape_reads_what_read_rows_reads(
+    name: str, batches: list[list[dict[str, Any]]], later: list[int], same: bool
+) -> None:
+    plan = SHOP.views[name]
     found = online_rows(plan, batches)
-    rows = [found.get(name) for name in CUSTOMERS]
+    rows = [found.get(each) for each in CUSTOMERS]
     instants = np.array([us(NOW) + (later[0] if same else each) for each in later])
     features = [feature for feature in plan.features if is_quick(plan, feature)]
     assert len(features) == len(plan.features)

@@ -50,9 +50,10 @@ def test_a_vector_equals_what_the_offline_read_computes(online: Online, reader: 
         records = online.kernel.records(plan, [online.log("Order")])
         keys = online.kernel.entity_keys(plan, pa.table({key.name: pa.array(entities[key.name]) for key in plan.keys}))
         names = [feature.name for feature in plan.features]
+        own = reader.read([f"{plan.name}:{name}" for name in names], entities, as_of_us=us(NOW))
         expected = read_records(plan, records, keys, np.full(5, us(NOW)), names)
         for name, values in zip(names, expected, strict=True):
-            served = column(vectors, f"{plan.name}__{name}")[0]
+            served = column(own, f"{plan.name}__{name}")[0]
             if "stddev" in name:  # within 1e-9; everything else holds to the bit (DESIGN §2)
                 served, wanted = (
                     [None if v is None else float(f"{v:.10g}") for v in c] for c in (served, values.to_list())
@@ -148,6 +149,30 @@ def test_an_answer_beyond_max_lag_says_so(online: Online, reader: Reader) -> Non
     assert vectors.ages_us[0] == vectors.instants_us[0] - us(old)
     fresh = reader.read("fresh", {"customer": ["ann"]}, as_of_us=us(old) + 300_000_000)
     assert column(fresh, "spending__orders") == ([1], [Status.PRESENT])
+
+
+def test_a_latest_value_says_why_it_is_missing(online: Online, reader: Reader) -> None:
+    online.add({"Order": [*ORDERS, order("dan", 10, None), order("eve", 60 * 30, 1.0), order("eve", 60 * 31, 2.0)]})
+    entities = {"customer": ["ann", "dan", "eve", "nobody"]}
+    for what in (["newest:amount"], ["newest:amount", "newest_text:items"]):
+        vectors = reader.read(what, entities, as_of_us=us(NOW))
+        assert column(vectors, "newest__amount") == (
+            [2.25, None, None, None],
+            [Status.PRESENT, Status.NULL_VALUE, Status.OUTSIDE_MAX_AGE, Status.NOT_FOUND],
+        )
+    text = reader.read(["newest_text:coupon", "newest_text:items"], entities, as_of_us=us(NOW))
+    assert column(text, "newest_text__coupon") == (
+        ["AUTUMN", None, None, None],
+        [Status.PRESENT, Status.NULL_VALUE, Status.NULL_VALUE, Status.NOT_FOUND],
+    )
+    assert column(text, "newest_text__items")[0] == [2, 2, 2, None]
+
+
+def test_a_value_beyond_its_bound_is_invalid_with_its_reason(online: Online, reader: Reader) -> None:
+    online.add({"Order": [order("ann", 5, items=n) for n in range(1_100)] + [order("bob", 5)]})
+    vectors = reader.read(["crowded:often"], {"customer": ["ann", "bob"]})
+    assert column(vectors, "crowded__often") == ([None, [2]], [Status.INVALID, Status.PRESENT])
+    assert vectors.reasons() == {0: "crowded:often has more distinct values in a tile than it keeps"}
 
 
 def test_features_come_view_by_view_as_feast_orders_them(online: Online, reader: Reader) -> None:
