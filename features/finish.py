@@ -236,10 +236,26 @@ def typed(values: Array, type_name: str) -> Array:
     return values.astype("datetime64[D]") if type_name == "date" else values
 
 
+def objects(array: pa.Array) -> Array:
+    """An array of Python values; a map is a dict."""
+    values = array.to_pylist()
+    if pa.types.is_map(array.type):
+        values = [None if value is None else dict(value) for value in values]
+    return object_array(values)
+
+
+def object_array(values: Sequence[Any]) -> Array:
+    """An array of one dimension, also of lists of one length."""
+    result: Array = np.empty(len(values), dtype=object)
+    for i, value in enumerate(values):
+        result[i] = value
+    return result
+
+
 def _from_pool(index: Ints, valid: Bools, pool: pa.Array | None) -> Values:
     values = np.full(len(index), None, dtype=object)
     if pool is not None and len(pool) and valid.any():
-        values[valid] = pool.take(pa.array(index[valid])).to_pylist()
+        values[valid] = objects(pool.take(pa.array(index[valid])))
     return Values(values, valid)
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from features.entries import from_ordered
-from features.finish import Array, Finishing, Values, finish_fixed, typed
+from features.finish import Array, Finishing, Values, finish_fixed, object_array, objects, typed
 from features.plan import Cell, CellKind
 from features.ranges import Ints, State, take
 from features.sketches import BUCKETS_MAX, BY_KEYS_MAX, KEYS_MAX, RANK_BITS, bucket_values, estimate
@@ -173,19 +173,13 @@ def _place(query: Ints) -> Ints:
 def _values_of(entries: Entries, keys: Ints) -> Array:
     """The values that stand behind keys."""
     if entries.labels is not None:
-        return _objects(entries.labels.take(pa.array(keys)))
+        return objects(entries.labels.take(pa.array(keys)))
     return _of_bits(from_ordered(keys, entries.type), entries.type)
 
 
 def _of_bits(bits: Ints, type_name: str) -> Array:
     values: Array = typed(bits.view(np.float64) if type_name == "float64" else bits, type_name)
     return values
-
-
-def _objects(array: pa.Array) -> Array:
-    result: Array = np.empty(len(array), dtype=object)
-    result[:] = array.to_pylist()
-    return result
 
 
 def _ordered(first: bool) -> Callable[[Entries, Finishing, Pairs], Values]:
@@ -204,7 +198,7 @@ def _ordered(first: bool) -> Callable[[Entries, Finishing, Pairs], Values]:
 def _payload(entries: Entries, entry: Ints) -> Array:
     assert entries.payload is not None
     payload = entries.payload[entry]
-    return _of_bits(payload, entries.type) if entries.pool is None else _objects(entries.pool.take(pa.array(payload)))
+    return _of_bits(payload, entries.type) if entries.pool is None else objects(entries.pool.take(pa.array(payload)))
 
 
 def _last_distinct(entries: Entries, how: Finishing, pairs: Pairs) -> Values:
@@ -316,9 +310,7 @@ def _histogram(entries: Entries, how: Finishing, pairs: Pairs) -> Values:
     bins = int(how.parameters["bins"])
     counts = np.zeros((pairs.queries, bins), np.int64)
     np.add.at(counts, (pairs.query, entries.keys[pairs.record]), entries.number[pairs.record])
-    result = np.empty(pairs.queries, dtype=object)
-    result[:] = counts.tolist() if pairs.queries else []
-    return Values(result, counts.sum(axis=1) > 0)
+    return Values(object_array(counts.tolist()), counts.sum(axis=1) > 0)
 
 
 SUMMARIES: dict[CellKind, Callable[[Entries, Finishing, Pairs], Values]] = {

@@ -250,9 +250,9 @@ def text_state(kind: CellKind, payloads: list[bytes], type_name: str) -> tuple[S
 
 
 def nested_array(values: list[Any], type_name: str) -> pa.Array:
-    """Lists and maps (as dicts or as pairs) in Arrow."""
+    """Lists, and maps as lists of pairs, in Arrow."""
     if map_types(type_name) is not None:
-        values = [list(value.items()) if isinstance(value, dict) else value for value in values]
+        values = [None if value is None else [tuple(pair) for pair in value] for value in values]
     return pa.array(values, arrow_type(type_name))
 
 

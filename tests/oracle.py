@@ -12,12 +12,14 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
-HOUR_US = 3_600_000_000
+MINUTE_US = 60_000_000
+HOUR_US = 60 * MINUTE_US
 DAY_US = 24 * HOUR_US
 EPOCH = datetime(1970, 1, 1)
 
@@ -36,6 +38,9 @@ class Event(NamedTuple):
         return self.t, self.source, self.partition, self.offset
 
 
+Inputs = list[tuple[Any, Event]]
+
+
 @dataclass(frozen=True)
 class Spec:
     """A feature: what it aggregates over which events. `size_us` None is the lifetime."""
@@ -48,6 +53,8 @@ class Spec:
     where: Callable[[dict[str, Any]], bool | None] = lambda row: True
     by: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    calendar: tuple[str, str, int] | None = None
+    """A unit, a zone, and how many periods ago; in place of the window."""
 
     @property
     def hop(self) -> int:
@@ -60,23 +67,64 @@ class Spec:
 def value(spec: Spec, events: Sequence[Event], q: int) -> Any:
     """The feature of an entity at the instant `q`, of all its events in any order."""
     inside = [event for event in sorted(events, key=lambda e: e.order) if covers(spec, event.t, q)]
-    counted = [event for event in inside if spec.where(event.row) is True]
+    found = inputs(spec, [event for event in inside if spec.where(event.row) is True])
     if spec.by is None:
-        return AGGREGATIONS[spec.kind](inputs(spec, counted), spec.options | {"q": q})
-    groups: dict[Any, list[Event]] = {}
-    for event in counted:
-        if event.row[spec.by] is not None and (spec.column is None or event.row[spec.column] is not None):
-            groups.setdefault(event.row[spec.by], []).append(event)
+        return _of_inputs(spec, found, q)
+    return _by_key(spec, [(event.row[spec.by], (v, event)) for v, event in found if event.row[spec.by] is not None], q)
+
+
+def _of_inputs(spec: Spec, found: Inputs, q: int) -> Any:
+    if spec.kind in ELEMENT_BY_ELEMENT and found and isinstance(found[0][0], dict):
+        items = [(key, (x, event)) for v, event in found for key, x in v.items() if x is not None]
+        return _by_key(spec, items, q)
+    if spec.kind in ELEMENT_BY_ELEMENT and found and isinstance(found[0][0], list):
+        whole = [(v, event) for v, event in found if None not in v]
+        longest = max((len(v) for v, _ in whole), default=0)
+        columns = [[(v[i], event) for v, event in whole if i < len(v)] for i in range(longest)]
+        return [_of_inputs(spec, column, q) for column in columns] or None
+    if spec.kind in FLATTENING:
+        found = [(x, e) for v, e in found for x in (v if isinstance(v, list) else [v]) if x is not None]
+    return AGGREGATIONS[spec.kind](found, spec.options | {"q": q})
+
+
+def _by_key(spec: Spec, items: list[tuple[Any, tuple[Any, Event]]], q: int) -> dict[Any, Any] | None:
+    """A value for each of the 256 keys whose md5 is smallest; a key whose value would be null is absent."""
+    groups: dict[Any, Inputs] = {}
+    for key, each in items:
+        groups.setdefault(key, []).append(each)
     kept = sorted(groups, key=lambda key: hashlib.md5(canonical(key)).digest())[:256]
-    found = {key: AGGREGATIONS[spec.kind](inputs(spec, groups[key]), spec.options | {"q": q}) for key in kept}
+    found = {key: _of_inputs(spec, groups[key], q) for key in kept}
     return {key: each for key, each in found.items() if each is not None} or None
 
 
 def covers(spec: Spec, t: int, q: int) -> bool:
-    """floor(q − w, h) ≤ t < q; with an ending e both ends move by hops."""
+    """floor(q − w, h) ≤ t < q; with an ending e both ends move by hops; a calendar's local period, up to q."""
+    if spec.calendar is not None:
+        unit, tz, ago = spec.calendar
+        return t < q and label(t, unit, tz) == label_ago(q, unit, tz, ago)
     start = -math.inf if spec.size_us is None else (q - spec.ending_us - spec.size_us) // spec.hop * spec.hop
     end = q if not spec.ending_us else (q - spec.ending_us) // spec.hop * spec.hop
     return start <= t < end
+
+
+def label(t: int, unit: str, tz: str) -> Any:
+    """What a local calendar and clock call the period that holds t; a repeated hour differs in its offset from UTC."""
+    local = (EPOCH + timedelta(microseconds=t)).replace(tzinfo=UTC).astimezone(ZoneInfo(tz))
+    if unit == "hour":
+        return local.date(), local.hour, local.utcoffset()
+    if unit == "week":
+        return local.date() - timedelta(days=local.weekday())
+    return local.date() if unit == "day" else (local.year, local.month)
+
+
+def label_ago(q: int, unit: str, tz: str, ago: int) -> Any:
+    """The label of the n-th period before the one that holds q."""
+    for _ in range(ago):
+        now = label(q, unit, tz)
+        q = q // MINUTE_US * MINUTE_US
+        while label(q, unit, tz) == now:
+            q -= MINUTE_US if unit == "hour" else HOUR_US // 2
+    return label(q, unit, tz)
 
 
 def inputs(spec: Spec, events: Sequence[Event]) -> list[tuple[Any, Event]]:
@@ -101,7 +149,6 @@ def canonical(v: Any) -> bytes:
     return int(v).to_bytes(8, "little", signed=True)
 
 
-Inputs = list[tuple[Any, Event]]
 Options = dict[str, Any]
 
 
@@ -277,5 +324,12 @@ AGGREGATIONS: dict[str, Callable[[Inputs, Options], Any]] = {
     "DecayedSum": lambda found, o: _decayed(found, o)[0] if found else None,
     "DecayedMean": lambda found, o: _decayed_mean(found, o) if found else None,
 }
+ELEMENT_BY_ELEMENT = {"Sum", "Mean", "Min", "Max"}
+"""Of lists and maps they go element by element."""
+FLATTENING = {"FirstK", "LastK", "TopK", "BottomK", "MostFrequent", "CountDistinct", "ApproxCountDistinct"} | {
+    "Quantile",
+    "Histogram",
+}
+"""They take the elements of lists one by one."""
 APPROXIMATE = {"Variance", "StdDev", "Skew", "Kurtosis", "DecayedSum", "DecayedMean"}
 """Held within 1e-9 (DESIGN §2 'Values'); everything else to the bit."""

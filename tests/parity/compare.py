@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+import pyarrow as pa
 import redis
 from hypothesis import note
 
@@ -31,6 +32,7 @@ def check(
     batches: Sequence[int],
     ahead_us: Sequence[int],
     cases: Counter[str],
+    tables: Callable[[History], list[pa.Table]] = lambda history: [log_table(history)],
 ) -> None:
     """Offline at events' own instants and just after them; online after each batch, at instants after its newest event.
 
@@ -42,9 +44,11 @@ def check(
         name: oracle.value(each.spec, [event for sensor, event in events if sensor == key], q)
         for name, each in chosen.items()
     }
-    instants = sorted({event.t + d for _, event in history[::4] for d in (0, 1)} | {START_US + a for a in ahead_us})
+    instants = sorted(
+        {event.t + d for _, event in history[::4] for d in (0, 1)} | {_around(history) + a for a in ahead_us}
+    )
     queries = [(key, q) for key in (*SENSORS, "never seen") for q in instants]
-    answers = offline(kernel, plan, [log_table(history)], queries)
+    answers = offline(kernel, plan, tables(history), queries)
     for (key, q), answer in zip(queries, answers, strict=True):
         _same(plan, chosen, answer, expected(history, key, q), f"offline {key} at {q}")
     online = Online(client, kernel, plan)
@@ -53,7 +57,7 @@ def check(
     for size in [*batches, len(history)]:
         batch = history[folded : folded + size]
         folded = min(folded + size, len(history))
-        online.fold([log_table(batch)])
+        online.fold(tables(batch))
         newest = max((event.t for _, event in history[:folded]), default=START_US)
         for ahead in ahead_us[:2] if folded < len(history) else ahead_us:
             answers = online.read([*SENSORS, "never seen"], newest + ahead)
@@ -67,18 +71,28 @@ def check(
     cases["values online"] += reads * len(chosen)
 
 
+def _around(history: History) -> int:
+    return max((event.t for _, event in history), default=START_US)
+
+
 def _filled(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value is not None}
 
 
 def _same(plan: ViewPlan, chosen: Mapping[str, Feature], answer: dict[str, Any], want: dict[str, Any], at: str) -> None:
     for name, each in chosen.items():
-        got = answer[name]
-        if isinstance(got, list) and want[name] and isinstance(want[name], dict):
-            got = dict(got)
+        got = _as(answer[name], want[name])
         assert _equal(each.spec.kind, got, want[name]), (
             f"{each.declared!r}, {at}: got {got!r}, the oracle says {want[name]!r}"
         )
+
+
+def _as(got: Any, want: Any) -> Any:
+    """Maps, which Arrow gives as lists of pairs, as dicts where a map is wanted."""
+    if isinstance(want, dict) and isinstance(got, list):
+        pairs = dict(got)
+        return {key: _as(value, want.get(key)) for key, value in pairs.items()}
+    return got
 
 
 def _equal(kind: str, got: Any, want: Any) -> bool:

@@ -88,10 +88,10 @@ SENSORS = ("p", "q")
 
 
 @st.composite
-def times(draw: st.DrawFn) -> int:
+def times(draw: st.DrawFn, around_us: int) -> int:
     """Instants that meet: on hops, a µs beside them, equal ones, and some far apart."""
     step = draw(st.sampled_from([MINUTE_US, 5 * MINUTE_US, 60 * MINUTE_US, 24 * 60 * MINUTE_US]))
-    return START_US + draw(st.integers(-12, 12)) * step + draw(st.sampled_from([0, 0, -1, 1, 1234567]))
+    return around_us + draw(st.integers(-12, 12)) * step + draw(st.sampled_from([0, 0, -1, 1, 1234567]))
 
 
 @st.composite
@@ -100,6 +100,8 @@ def histories(
     columns: Sequence[str],
     values: dict[str, st.SearchStrategy[Any]] | None = None,
     events_max: int = 25,
+    around_us: int = START_US,
+    sources: int = 1,
 ) -> list[tuple[str | None, oracle.Event]]:
     """Events in order of arrival: times out of order, ties, nulls, two partitions; the columns not named are null."""
     strategies = VALUES | (values or {})
@@ -111,6 +113,13 @@ def histories(
             name: draw(st.one_of(st.none(), strategies[name], strategies[name], strategies[name])) for name in columns
         }
         sensor = draw(st.sampled_from([*SENSORS, *SENSORS, *SENSORS, None]))
-        history.append((sensor, oracle.Event(draw(times()), 0, partition, offsets[partition], row)))
+        history.append(
+            (
+                sensor,
+                oracle.Event(
+                    draw(times(around_us)), draw(st.integers(0, sources - 1)), partition, offsets[partition], row
+                ),
+            )
+        )
         offsets[partition] += draw(st.sampled_from([1, 1, 3]))
     return history
