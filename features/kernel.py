@@ -11,9 +11,10 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from duckdb.func import FunctionNullHandling, PythonUDFType
 
-from features import sql
+from features import few, sql
 from features.cells import is_entries
 from features.deltas import Deltas, to_deltas
 from features.errors import DataError
@@ -22,6 +23,7 @@ from features.folding import fold_entries
 from features.plan import CellKind, DerivedPlan, ViewPlan
 from features.udf import called_in
 from features.zones import periods
+from schemas.row import RESOLUTION_SHIFT
 from schemas.types import duckdb_type
 
 
@@ -53,6 +55,20 @@ ORDER_FREE = frozenset(
     }
 )
 """Cells whose merge is the same to the bit in any order of events of one instant: half the cost of sorting is saved."""
+PLAIN = frozenset(
+    {
+        CellKind.COUNT,
+        CellKind.SUM_INT,
+        CellKind.SUM_FIXED,
+        CellKind.MIN_INT,
+        CellKind.MAX_INT,
+        CellKind.MIN_FLOAT,
+        CellKind.MAX_FLOAT,
+        CellKind.MIN_BYTES,
+        CellKind.MAX_BYTES,
+    }
+)
+"""Cells whose partial aggregates are all that is needed of the events: one query folds them, unsorted."""
 Floors = Mapping[int, npt.NDArray[np.int64]]
 """For some partitions of one source the offset, by shard, below which events are folded already."""
 
@@ -119,11 +135,16 @@ class Kernel:
         `tables[i]` holds decoded events of `plan.sources[i]` (None: none). `floors[i]` drops the events of a
         shard and partition below that offset.
         """
-        events = self._events(plan, tables, floors)
-        counts = {
-            "events": sum(len(table) for table in tables if table is not None),
-            "counted": len(events),
-        } | {f"nulls_x{n}": events[f"x{n}"].null_count for n in range(len(plan.inputs))}
+        read = sum(len(table) for table in tables if table is not None)
+        with self._unfolded(plan, tables, floors) as text:
+            if few.is_for(plan) and read <= few.EVENTS_MAX:
+                events = self._query(text)
+                return few.few_deltas(plan, events, {"events": read} | few.count_events(plan, events))
+            if _is_plain(plan):
+                partials = self._query(sql.deltas(plan, f"({text})", counted=True))
+                return to_deltas(plan, partials.slice(0, 0), partials, {"events": read} | _counts(plan, partials), {})
+            events = self._query(f'SELECT * FROM ({text}) ORDER BY t, position, "offset"')
+        counts = {"events": read} | few.count_events(plan, events)
         events = _with_periods(plan, events.append_column("ord", pa.array(np.arange(len(events)))))
         with self._bound({"prepared": events}):
             partials = self._query(sql.deltas(plan, "prepared"))
@@ -196,12 +217,14 @@ class Kernel:
         with self._bound(dict(tables)):
             return self._query(text)
 
-    def _events(
+    @contextmanager
+    def _unfolded(
         self,
         plan: ViewPlan,
         tables: Sequence[pa.Table | None],
         floors: Sequence[Floors | None] | None,
-    ) -> pa.Table:
+    ) -> Iterator[str]:
+        """The prepared events that are not folded yet, as SQL over what is bound."""
         self._declare_udfs(plan)
         with ExitStack() as stack:
             names = [self._relation(stack, f"source_{n}", table) for n, table in enumerate(tables)]
@@ -213,7 +236,7 @@ class Kernel:
                     f"SELECT e.* FROM ({text}) e LEFT JOIN floors f ON f.shard = {sql.shard('e.key', plan.shards)}"
                     ' AND f.position = e.position WHERE f.floor IS NULL OR e."offset" >= f.floor'
                 )
-            return self._query(f'SELECT * FROM ({text}) ORDER BY t, position, "offset"')
+            yield text
 
     def _relation(self, stack: ExitStack, name: str, relation: Relation | None) -> str | None:
         if relation is None:
@@ -248,6 +271,19 @@ def _memory_errors() -> Iterator[None]:
             got=str(error).split("\n", 1)[0],
             hint="raise the memory limit, or ask for fewer rows at once",
         ) from error
+
+
+def _is_plain(plan: ViewPlan) -> bool:
+    kinds = {cell.kind for cell in plan.cells}
+    return kinds <= PLAIN and all(resolution.calendar is None for resolution in plan.resolutions)
+
+
+def _counts(plan: ViewPlan, partials: pa.Table) -> dict[str, int]:
+    """Events that counted, and nulls of each input: every event is in one tile of the first resolution."""
+    first = partials.filter(pc.less(partials["tile_key"], 1 << RESOLUTION_SHIFT))
+    counted = pc.sum(first["events"]).as_py() or 0
+    nulls = {f"nulls_x{n}": counted - (pc.sum(first[f"valid_x{n}"]).as_py() or 0) for n in range(len(plan.inputs))}
+    return {"counted": counted} | nulls
 
 
 def _with_periods(plan: ViewPlan, events: pa.Table) -> pa.Table:

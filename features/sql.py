@@ -56,13 +56,17 @@ def shard(key: str, shards: int) -> str:
     return f"((md5_number_upper({key}) & 4294967295) % {shards})::INTEGER"
 
 
-def deltas(plan: ViewPlan, relation: str) -> str:
+def deltas(plan: ViewPlan, relation: str, *, counted: bool = False) -> str:
     """Partial aggregates of prepared events (with `ord`, their rank in the order inside an entity).
 
-    Cells of entries are not among them (features/folding.py).
+    Cells of entries are not among them (features/folding.py). `counted` adds the number of `events` of each group, and
+    of those whose input n is not null as `valid_x<n>`.
     """
     cells = [(n, cell) for n, cell in enumerate(plan.cells) if not is_entries(cell)]
-    grouped = partials(plan.inputs, cells, f"({tiles(plan, relation)})", "key, tile_key", "max(t) AS newest")
+    also = "max(t) AS newest"
+    if counted:
+        also += ", count(*) AS events" + "".join(f", count(x{n}) AS valid_x{n}" for n in range(len(plan.inputs)))
+    grouped = partials(plan.inputs, cells, f"({tiles(plan, relation)})", "key, tile_key", also)
     return f"SELECT {shard('key', plan.shards)} AS shard, * FROM (\n{grouped})\nORDER BY shard, key, tile_key"
 
 
