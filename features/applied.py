@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from features.errors import ConfigError, DataError
 from features.plan import Definitions
+from features.view_plan import fingerprint
 
 BUSY_TIMEOUT_S = 10
 _METADATA = sa.MetaData()
@@ -27,20 +28,30 @@ _TABLE = sa.Table(
 )
 
 
-def load_applied(url: str, project: str) -> Definitions | None:
+def load_applied(url: str, project: str, *, of_any_version: bool = False) -> Definitions | None:
     """The project's applied definitions; None where nothing was applied yet.
 
-    Raises ConfigError where the database can't be reached, DataError where the document was written by another version.
+    Raises ConfigError where the database can't be reached, DataError where the document was written by a version of
+    headrace that gives the same words another meaning; `of_any_version` takes it all the same, to compare with.
     """
     found = _row(url, project)
     if found is None:
         return None
     try:
-        return Definitions.from_json(found.document)
+        definitions = Definitions.from_json(found.document)
     except msgspec.MsgspecError as error:
         raise DataError(
             "the applied definitions can't be read", where=project, got=str(error), hint="run `headrace apply` again"
         ) from error
+    other = [] if of_any_version else [v.name for v in definitions.views.values() if fingerprint(v) != v.fingerprint]
+    if other:
+        raise DataError(
+            "the definitions were applied by a version of headrace that understands them otherwise",
+            where=f"project {project!r}",
+            got=f"other meanings of {', '.join(other)}",
+            hint="see `headrace plan`, then run `headrace apply`",
+        )
+    return definitions
 
 
 def applied_version(url: str, project: str) -> int:

@@ -16,7 +16,7 @@ from features.applied import load_applied, save_applied
 from features.plan import Definitions
 from headrace.diff import Action, Diff, compare, refuse_new_meanings
 from headrace.load import Loaded, load_definitions
-from schemas.errors import NotReady
+from schemas.errors import DataError, NotReady
 from schemas.settings import ConnectionSettings
 
 Report = Callable[[str], None]
@@ -35,7 +35,11 @@ class Planned:
 def plan(settings: ConnectionSettings, replace: Collection[str] = ()) -> Planned:
     """Load the definitions and compare. Raises DefinitionError for every mistake in them."""
     loaded, declared = load_definitions(settings.definitions, settings.project)
-    applied = load_applied(settings.registry_address(), settings.project)
+    try:
+        applied = load_applied(settings.registry_address(), settings.project, of_any_version=True)
+    except DataError:
+        # Another version wrote a document that this one can't read: there is nothing to compare with.
+        applied = None
     return Planned(loaded, declared, applied, compare(applied, declared, replace))
 
 

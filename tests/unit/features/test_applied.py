@@ -1,6 +1,7 @@
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
@@ -60,3 +61,13 @@ def test_an_unreachable_database_hides_its_password() -> None:
             "sqlite:////dev/null/registry.db", definitions()
         )
     assert "the registry's database can't be used" in str(refused.value)
+
+
+def test_definitions_of_another_meaning_are_refused(url: str) -> None:
+    """As after an upgrade of headrace that folds or finishes something otherwise."""
+    applied = definitions()
+    other = {name: msgspec.structs.replace(view, fingerprint="0" * 32) for name, view in applied.views.items()}
+    save_applied(url, msgspec.structs.replace(applied, views=other))
+    with pytest.raises(DataError, match="understands them otherwise"):
+        load_applied(url, applied.project)
+    assert load_applied(url, applied.project, of_any_version=True) is not None
