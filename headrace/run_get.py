@@ -8,7 +8,7 @@ from typing import Any
 
 from features.plan import Definitions
 from features.service import join_key_columns, request_columns
-from headrace.settings import read_settings
+from headrace.settings import read_settings, settings_for
 from headrace.terminal import out, print_json, print_table
 from headrace.wiring import applied_definitions
 from schemas.errors import RequestError
@@ -33,13 +33,32 @@ def run_get(what: str, pairs: Sequence[str], explain: bool, as_of: str | None, j
     reader = Reader(open_redis(settings.redis_address(), timeout_s=settings.redis_timeout_s), definitions)
     try:
         vectors = reader.read(what.split(",") if ":" in what else what, entities, as_of_us=as_of_us)
-        answer = _as_json(vectors) | ({"explain": trails(vectors)[0]["values"]} if explain else {})
+        answer = _as_json(vectors)
+        if explain:
+            answer["explain"] = trails(vectors)[0]["values"]
     finally:
         reader.close()
+    if explain:
+        _add_events(answer, definitions, settings)
     if json:
         print_json(answer)
     else:
         _print(answer, explain)
+
+
+def _add_events(answer: dict[str, Any], definitions: Definitions, settings: ServingSettings) -> None:
+    """To each value of a view the event rows behind it, where this host has Iceberg's part installed."""
+    try:
+        from batch.settings import BatchSettings
+        from batch.sql import Session
+        from headrace.event_rows import EventRows
+    except ImportError:
+        return
+    rows = EventRows(Session(settings_for(BatchSettings, settings)), answer["entity"])
+    for trail in answer["explain"]:
+        view = trail["feature"].partition(":")[0]
+        if view in definitions.views:
+            trail["events_behind"] = rows.behind(definitions.views[view], trail)
 
 
 def _columns(definitions: Definitions, what: str) -> dict[str, Column]:
@@ -123,8 +142,16 @@ def _print(answer: dict[str, Any], explain: bool) -> None:
     for trail in answer["explain"]:
         out().print(f"\n{trail['feature']} = {trail['value']} ({trail['status']})")
         for name, value in trail.items():
-            if name not in ("feature", "value", "status") and value is not None:
+            if name not in ("feature", "value", "status", "events_behind") and value is not None:
                 out().print(f"    {name}: {_words(value)}")
+        behind = trail.get("events_behind", {})
+        if "landed" in behind:
+            out().print(f"    events in the log: {behind['landed']:,}; the newest of them:")
+        if "trouble" in behind:
+            out().print(f"    events in the log can't be shown: {behind['trouble']}")
+        for row in behind.get("newest", ()):
+            shown = {name: value for name, value in row.items() if name != "kafka_key" and value is not None}
+            out().print(f"        {', '.join(f'{name} {value}' for name, value in shown.items())}")
 
 
 def _words(value: Any) -> str:
