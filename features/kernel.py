@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import duckdb
 import numpy as np
@@ -25,6 +26,9 @@ from features.udf import called_in
 from features.zones import periods
 from schemas.row import RESOLUTION_SHIFT
 from schemas.types import duckdb_type
+
+# The copy is what is wanted: a relation would be planned anew each time.
+warnings.filterwarnings("ignore", message="Arrow output on a DB-API result", category=UserWarning)
 
 
 class Query(NamedTuple):
@@ -73,6 +77,25 @@ Floors = Mapping[int, npt.NDArray[np.int64]]
 """For some partitions of one source the offset, by shard, below which events are folded already."""
 
 
+class _Slot:
+    """Stands in a statement's FROM for the table that it holds when the statement runs."""
+
+    def __init__(self, table: pa.Table | None) -> None:
+        self.table = table
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        assert self.table is not None, "a statement ran without its tables"
+        return self.table.__arrow_c_stream__(requested_schema)
+
+
+class _Statement(NamedTuple):
+    """A prepared statement, what it reads, and the plan that it was made for (kept, so that its id stays its own)."""
+
+    name: str
+    slots: list[_Slot]
+    plan: ViewPlan
+
+
 class Kernel:
     """One locked-down DuckDB connection; not to be shared between threads.
 
@@ -100,6 +123,7 @@ class Kernel:
             config["temp_directory"] = str(spill)
         self._connection = duckdb.connect(":memory:", config=config)
         self._udfs: set[str] = set()
+        self._statements: dict[tuple[object, ...], _Statement] = {}
         self._connection.execute("SET TimeZone = 'UTC'")
         allowed = ", ".join(_literal(str(directory)) for directory in directories)
         self._connection.execute(f"SET allowed_directories = [{allowed}]")
@@ -136,13 +160,13 @@ class Kernel:
         shard and partition below that offset.
         """
         read = sum(len(table) for table in tables if table is not None)
+        if floors is None and few.is_for(plan) and read <= few.EVENTS_MAX:
+            events = self._prepared_query(plan, tables, "events")
+            return few.few_deltas(plan, events, {"events": read} | few.count_events(plan, events))
+        if floors is None and _is_plain(plan):
+            partials = self._prepared_query(plan, tables, "deltas")
+            return to_deltas(plan, partials.slice(0, 0), partials, {"events": read} | _counts(plan, partials), {})
         with self._unfolded(plan, tables, floors) as text:
-            if few.is_for(plan) and read <= few.EVENTS_MAX:
-                events = self._query(text)
-                return few.few_deltas(plan, events, {"events": read} | few.count_events(plan, events))
-            if _is_plain(plan):
-                partials = self._query(sql.deltas(plan, f"({text})", counted=True))
-                return to_deltas(plan, partials.slice(0, 0), partials, {"events": read} | _counts(plan, partials), {})
             events = self._query(f'SELECT * FROM ({text}) ORDER BY t, position, "offset"')
         counts = {"events": read} | few.count_events(plan, events)
         events = _with_periods(plan, events.append_column("ord", pa.array(np.arange(len(events)))))
@@ -183,6 +207,11 @@ class Kernel:
                 plan, [self._relation(stack, f"source_{n}", relation) for n, relation in enumerate(relations)]
             )
 
+    def entities(self, plan: ViewPlan, relations: Sequence[Relation | None]) -> pa.Table:
+        """The entities that have events: key (its text) and first (the instant of its first one, int64 µs), by key."""
+        with self._prepared(plan, relations) as text:
+            return self._query(f"SELECT key, min(t) AS first FROM ({text}) GROUP BY key ORDER BY key")
+
     def entity_keys(self, plan: ViewPlan, table: pa.Table) -> pa.Array:
         """The entity key's text for each row of a table with the view's join keys; null where a part is null."""
         columns = table.select([key.name for key in plan.keys])
@@ -216,6 +245,39 @@ class Kernel:
     def _over(self, text: str, tables: Mapping[str, pa.Table]) -> pa.Table:
         with self._bound(dict(tables)):
             return self._query(text)
+
+    def _prepared_query(
+        self, plan: ViewPlan, tables: Sequence[pa.Table | None], what: Literal["events", "deltas"]
+    ) -> pa.Table:
+        """The prepared events, or their plain partial aggregates, by a statement that is planned once."""
+        key = (id(plan), what, *(None if table is None else table.schema for table in tables))
+        if key not in self._statements:
+            self._statements[key] = self._prepare(plan, tables, what)
+        statement = self._statements[key]
+        for slot, table in zip(statement.slots, tables, strict=True):
+            slot.table = table
+        try:
+            with _memory_errors():
+                return self._connection.execute(f"EXECUTE {statement.name}").to_arrow_table()
+        finally:
+            for slot in statement.slots:
+                slot.table = None
+
+    def _prepare(
+        self, plan: ViewPlan, tables: Sequence[pa.Table | None], what: Literal["events", "deltas"]
+    ) -> _Statement:
+        self._declare_udfs(plan)
+        number = len(self._statements)
+        slots = [_Slot(table) for table in tables]
+        names = [None if table is None else f"slot_{number}_{n}" for n, table in enumerate(tables)]
+        for slot, name in zip(slots, names, strict=True):
+            if name is not None:
+                self._connection.register(name, slot)
+        events = sql.events(plan, names)
+        text = events if what == "events" else sql.deltas(plan, f"({events})", counted=True)
+        statement = _Statement(f"statement_{number}", slots, plan)
+        self._connection.execute(f"PREPARE {statement.name} AS {text}")
+        return statement
 
     @contextmanager
     def _unfolded(
