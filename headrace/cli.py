@@ -20,6 +20,7 @@ from headrace.commands.down import down
 from headrace.commands.get import get
 from headrace.commands.import_ import import_
 from headrace.commands.land import land
+from headrace.commands.materialize import materialize
 from headrace.commands.plan import plan
 from headrace.commands.rebuild import rebuild
 from headrace.commands.rejects import rejects
@@ -90,7 +91,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     "Definitions": {"plan": plan, "apply": apply},
     "Running": {"stream": stream, "land": land, "serve": serve},
     "History": {"import": import_, "rebuild": rebuild},
-    "Answers": {"get": get, "train": train, "sql": sql, "verify": verify},
+    "Answers": {"get": get, "train": train, "materialize": materialize, "sql": sql, "verify": verify},
 }
 
 app.add_typer(rejects, name="rejects", rich_help_panel="Running")
