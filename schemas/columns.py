@@ -7,6 +7,7 @@ from enum import Enum
 from operator import attrgetter
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
@@ -133,18 +134,25 @@ def _without_negative_zero(array: pa.Array) -> pa.Array:
 
 
 def _opener(annotation: Any) -> Callable[[Any], Any] | None:
-    """What takes the value out of Enum members, in lists and maps too; None where there are none to be."""
+    """What takes the value out of Enum members and UUIDs, in lists and maps too; None where there are none to be."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _opener(inner[0])
     if origin in (Union, UnionType):
         openers = [opener for each in inner if (opener := _opener(each)) is not None]
         return openers[0] if openers else None
-    if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return lambda value: value.value if isinstance(value, Enum) else value
-    if origin is list and (one := _opener(inner[0])) is not None:
-        return lambda values: values if values is None else [one(value) for value in values]
-    if origin is dict and any(map(_opener, inner)):
-        key, item = (_opener(each) or (lambda value: value) for each in inner)
-        return lambda values: values if values is None else {key(k): item(v) for k, v in values.items()}
-    return None
+    if origin in (list, dict):
+        openers_inside = [_opener(each) for each in inner]
+        return _inside(origin, openers_inside) if any(openers_inside) else None
+    if annotation is UUID:
+        return lambda value: None if value is None else str(value)
+    is_enum = isinstance(annotation, type) and issubclass(annotation, Enum)
+    return (lambda value: value.value if isinstance(value, Enum) else value) if is_enum else None
+
+
+def _inside(origin: type, openers: list[Callable[[Any], Any] | None]) -> Callable[[Any], Any]:
+    first, *others = (opener or (lambda value: value) for opener in openers)
+    if origin is list:
+        return lambda values: values if values is None else [first(value) for value in values]
+    (item,) = others
+    return lambda values: values if values is None else {first(k): item(v) for k, v in values.items()}

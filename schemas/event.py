@@ -15,21 +15,22 @@ from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
+from uuid import UUID
 
 import msgspec
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, FailFast, Strict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, FailFast, NaiveDatetime, Strict
 
 from schemas.duration import parse_duration
 from schemas.errors import DefinitionError
-from schemas.types import TypeNotSupported, arrow_type, from_annotation
+from schemas.types import TypeNotSupported, arrow_type, element_type, from_annotation, map_types
 
 FORMATS = ("json", "avro", "protobuf")
 MAX_FUTURE = "5m"
 """How far ahead of the broker's clock an event may say it happened: producers' clocks differ by seconds."""
 DEDUPE_WITHIN = "1h"
 """How long copies of an `id` are looked for: longer than a producer's retries, short enough to keep in memory."""
-_TOPIC = re.compile(r"[a-zA-Z0-9_.-]{1,200}")
+_TOPIC = re.compile(r"(?!\.{1,2}$)[a-zA-Z0-9_.-]{1,200}")
 _COLUMN = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 RESERVED_PREFIX = "kafka_"
 
@@ -218,7 +219,12 @@ def _key(key: Any, columns: dict[str, Column]) -> tuple[str, ...]:
 
 
 def _id(name: Any, columns: dict[str, Column]) -> str | None:
-    return None if name is None else _column("id", name, columns).name
+    if name is None:
+        return None
+    column = _column("id", name, columns)
+    if element_type(column.type) or map_types(column.type):
+        raise DefinitionError("an id is one value", got=f"{name!r} of type {column.type}")
+    return column.name
 
 
 def _column(what: str, name: Any, columns: dict[str, Column]) -> Column:
@@ -241,7 +247,7 @@ def _format(name: Any) -> str:
 
 
 def _set_how_pydantic_reads(event: type[Event]) -> None:
-    """Instants, dates, decimals and Enums are read from what a format has for them: text, or a number.
+    """Instants, dates, decimals, UUIDs and Enums are read from what a format has for them: text, or a number.
 
     An epoch number is an instant as pydantic reads it: in milliseconds beyond ±2·10¹⁰, in seconds below.
     """
@@ -269,4 +275,4 @@ def _has_text_form(annotation: Any) -> bool:
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         # A lax Enum of numbers would take True for 1.
         return all(isinstance(each.value, str) for each in annotation)
-    return annotation in (datetime, date, Decimal)
+    return annotation in (datetime, AwareDatetime, NaiveDatetime, date, Decimal, UUID)

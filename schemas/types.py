@@ -4,9 +4,10 @@ name             Python annotation                        Arrow              Duc
 bool             bool                                     bool               BOOLEAN
 int64            int                                      int64              BIGINT
 float64          float                                    float64            DOUBLE
-string           str, Literal["a", …], an Enum of text    string             VARCHAR
+string           str, Literal["a", …], an Enum of text,   string             VARCHAR
+                 UUID
 bytes            bytes                                    binary             BLOB
-timestamp        datetime                                 timestamp[us]      TIMESTAMP   (naive, UTC)
+timestamp        datetime, AwareDatetime, NaiveDatetime   timestamp[us]      TIMESTAMP   (naive, UTC)
 date             date                                     date32             DATE
 decimal(p,s)     Annotated[Decimal, Field(max_digits=p, decimal_places=s)]   DECIMAL(p,s)
 list<T>          list[T]                                  list<T>            T[]
@@ -21,8 +22,10 @@ from decimal import Decimal
 from enum import Enum
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from uuid import UUID
 
 import pyarrow as pa
+from pydantic import AwareDatetime, NaiveDatetime
 
 _ARROW = {
     "bool": pa.bool_(),
@@ -52,14 +55,17 @@ _FROM_DUCKDB = {text: name for name, text in _DUCKDB.items()} | {
     "FLOAT": "float64",
     "UUID": "string",
 }
-_SCALARS: dict[type, str] = {
+_SCALARS: dict[Any, str] = {
     bool: "bool",
     int: "int64",
     float: "float64",
     str: "string",
     bytes: "bytes",
     datetime: "timestamp",
+    AwareDatetime: "timestamp",
+    NaiveDatetime: "timestamp",
     date: "date",
+    UUID: "string",
 }
 KEY_SCALARS = ("string", "int64", "bool", "date")
 _DECIMAL = re.compile(r"decimal\((\d+),(\d+)\)", re.IGNORECASE)

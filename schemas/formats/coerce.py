@@ -13,15 +13,16 @@ from decimal import Decimal
 from enum import Enum
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
+from uuid import UUID
 
-from pydantic import AliasChoices, TypeAdapter, ValidationError
+from pydantic import AliasChoices, AwareDatetime, NaiveDatetime, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from schemas.event import Event
 
 Coerce = Callable[[Any], Any]
 Record = dict[str, Any]
-_LAX = (datetime, date, Decimal)
+_LAX = (datetime, AwareDatetime, NaiveDatetime, date, Decimal, UUID)
 _KEYS = (int, bool, date)
 
 

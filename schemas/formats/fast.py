@@ -1,7 +1,7 @@
 """The fast path: a msgspec Struct with the fields and constraints of an event's pydantic schema (20 times faster).
 
 It accepts nothing that pydantic would refuse or read differently; what it refuses is put before pydantic. Instants,
-dates and decimals, whose text has many forms, pydantic itself reads, a column at a time.
+dates, decimals and UUIDs, whose text has many forms, pydantic itself reads, a column at a time.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from enum import Enum
 from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, Union, get_args, get_origin
+from uuid import UUID
 
 import annotated_types
 import msgspec
 import pyarrow as pa
 from pydantic import (
     AliasChoices,
+    AwareDatetime,
     BeforeValidator,
     ConfigDict,
     FailFast,
+    NaiveDatetime,
     PlainValidator,
     Strict,
     TypeAdapter,
@@ -56,8 +59,8 @@ _SAME_CONSTRAINTS: dict[Any, tuple[type, ...]] = {
 }
 """What msgspec checks as pydantic does. Its `pattern`, say, is Python's, pydantic's is Rust's: `$` differs."""
 _SCALARS = (bool, int, float, str)
-_READ_BY_PYDANTIC = (datetime, date, Decimal)
-_DEFAULTS = (bool, int, float, str, bytes, datetime, date, Decimal, NoneType)
+_READ_BY_PYDANTIC = (datetime, AwareDatetime, NaiveDatetime, date, Decimal, UUID)
+_DEFAULTS = (bool, int, float, str, bytes, datetime, date, Decimal, UUID, NoneType)
 _SEE_RAW_INPUT = (BeforeValidator, PlainValidator, WrapValidator)
 _VALIDATORS = ("validators", "field_validators", "root_validators", "model_validators")
 

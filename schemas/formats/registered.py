@@ -36,7 +36,7 @@ class RegisteredReader:
         self._registry = registry
         self._compile = _compiler(event)
         self._readers: dict[bytes, ReadRecord] = {}
-        self._unreadable: dict[bytes, tuple[Misread, float]] = {}
+        self._unreadable: dict[bytes, tuple[str, float]] = {}
         self._fast = fast_path(event)
         # Bytes are bytes here: text is no base64 of them.
         self._convert = self._fast and partial(msgspec.convert, type=self._fast.struct, builtin_types=(bytes,))
@@ -71,11 +71,11 @@ class RegisteredReader:
             raise Misread("the message does not begin with a 0 and the number of its schema")
         known = self._unreadable.get(head)
         if known is not None and monotonic() < known[1]:
-            raise known[0]
+            raise Misread(known[0], reason=Reason.UNKNOWN_SCHEMA)
         try:
             reader = self._compiled(int.from_bytes(head[1:], "big"))
         except Misread as misread:
-            _keep(self._unreadable, head, (misread, monotonic() + UNKNOWN_FOR_S))
+            _keep(self._unreadable, head, (misread.detail, monotonic() + UNKNOWN_FOR_S))
             raise
         _keep(self._readers, head, reader)
         return reader

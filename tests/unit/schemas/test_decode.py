@@ -3,6 +3,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import msgspec
 import pyarrow as pa
@@ -211,3 +212,17 @@ def test_a_rejection_that_no_broker_takes_is_cut_and_says_so() -> None:
     assert cut.value == b"x" * VALUE_BYTES_KEPT
     assert cut.detail == (f"(the first {VALUE_BYTES_KEPT} of 1000000 bytes, 0 of 1 headers) {rejection.detail}")
     assert (cut.offset, cut.reason) == (rejection.offset, rejection.reason)
+
+
+def test_a_uuid_is_text_in_its_canonical_form() -> None:
+    class Identified(Event, topic="t", time="at", id="uid"):
+        at: datetime
+        uid: UUID
+        also: list[UUID] = Field(default_factory=list)
+
+    text = "3f2504e0-4f89-11d3-9a0c-0305e82c3301"
+    bodies = [json.dumps({"at": 1, "uid": uid, "also": [text]}).encode() for uid in (text, text.upper(), text[:-1])]
+    decoded = decode(Identified, *bodies)
+    assert decoded.table["uid"].to_pylist() == [text, text]
+    assert decoded.table["also"].to_pylist() == [[text], [text]]
+    assert [(r.reason, r.path) for r in decoded.rejections] == [(Reason.WRONG_TYPE, "uid")]

@@ -10,10 +10,16 @@ from schemas.event import Column, Event, arrow_schema, log_schema
 
 
 def declare(**keywords: Any) -> type[Event]:
-    """An event type with columns `at`, `maybe_at`, `x` and `name`, declared with the given keywords."""
+    """An event type with columns `at`, `maybe_at`, `x`, `name` and `tags`, declared with the given keywords."""
     namespace = {
         "__module__": __name__,
-        "__annotations__": {"at": datetime, "maybe_at": datetime | None, "x": float | None, "name": str},
+        "__annotations__": {
+            "at": datetime,
+            "maybe_at": datetime | None,
+            "x": float | None,
+            "name": str,
+            "tags": list[str],
+        },
     }
     return type(Event)("Trial", (Event,), namespace, **keywords)
 
@@ -59,12 +65,14 @@ _LOG = ("partition", "offset", "timestamp", "key")
     ("keywords", "message"),
     [
         ({"topic": "t"}, "names the column of its instant"),
-        ({"topic": "t", "time": "when"}, "time= names a column; got 'when'; there are: at, maybe_at, x, name"),
+        ({"topic": "t", "time": "when"}, "time= names a column; got 'when'; there are: at, maybe_at, x, name, tags"),
         ({"topic": "t", "time": "x"}, "a datetime that is never None; got 'x' of type float64"),
         ({"topic": "t", "time": "maybe_at"}, "never None; got 'maybe_at' of type timestamp | None"),
         ({"time": "at"}, "stands on one topic=, in one table= or at one path=; got none"),
         ({"topic": "t", "table": "lake.t", "time": "at"}, "got topic='t', table='lake.t'"),
         ({"topic": "no spaces", "time": "at"}, "topic= is a name"),
+        ({"topic": "..", "time": "at"}, "topic= is a name"),
+        ({"topic": "t", "time": "at", "id": "tags"}, "an id is one value; got 'tags' of type list<string>"),
         ({"topic": "t", "time": "at", "key": ["nmae"]}, "key= names a column; got 'nmae'"),
         ({"topic": "t", "time": "at", "id": "nope"}, "id= names a column"),
         ({"topic": "t", "time": "at", "max_future": "soon"}, "max_future= is a duration; got 'soon'"),

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 from pydantic import (
     AfterValidator,
     AliasChoices,
+    AwareDatetime,
     BeforeValidator,
     ConfigDict,
     Field,
+    NaiveDatetime,
     StringConstraints,
     field_validator,
 )
@@ -69,6 +72,9 @@ def everything(format_: str) -> type[Event]:
         cost: Annotated[Decimal, Field(decimal_places=3)] = Decimal(1)
         day: date | None = None
         then: datetime | None = None
+        aware: AwareDatetime | None = None
+        naive: NaiveDatetime | None = None
+        uid: UUID | None = None
         until: Annotated[datetime, Field(gt=datetime(2000, 1, 1))] | None = None
         raw: bytes | None = None
         samples: list[float] | None = None
@@ -98,12 +104,15 @@ TEXTS = st.sampled_from(
     ["", " ", "a", "abc", "abc\n", "abcde", " x ", "A", "C", "F", "red", "blue", "green", "1", "1.5", "12.345", "1e2",
      "99999.99", "NaN", "Infinity", "AP8=", "AP8", "AP-_", "true", "2023-11-14", "2023-11-14T22:00:00",
      "2023-11-14 22:00:00Z", "2023-11-14T22:00:00.1234567", "2023-11-14T22:00:00+01:00", "2023-02-30", "1999-01-01",
-     "1700000000", "9999-12-31T23:59:59", "0001-01-01T00:00:00", "été", "\U0001f600"]
+     "1700000000", "9999-12-31T23:59:59", "0001-01-01T00:00:00", "été", "\U0001f600",
+     "3f2504e0-4f89-11d3-9a0c-0305e82c3301", "3F2504E04F8911D39A0C0305E82C3301",
+     "{3f2504e0-4f89-11d3-9a0c-0305e82c3301}"]
 )  # fmt: skip
 SCALARS = st.none() | st.booleans() | NUMBERS | FLOATS | TEXTS
 JSON_VALUES = SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(TEXTS, SCALARS, max_size=2)
 NATIVE = st.sampled_from(
-    [b"", b"\x00\xff", Decimal("1.25"), Decimal("12.345"), Decimal("-1"), Decimal("1E+40"), Decimal("12345.678"),
+    [b"", b"\x00\xff", b"0123456789abcdef", UUID(int=7),
+     Decimal("1.25"), Decimal("12.345"), Decimal("-1"), Decimal("1E+40"), Decimal("12345.678"),
      date(2023, 11, 14), date(1, 1, 1), datetime(2023, 11, 14, 22, 0, 0, 123456), datetime(2023, 1, 1, tzinfo=UTC),
      datetime(2023, 1, 1, tzinfo=timezone(timedelta(hours=5))), datetime(1999, 1, 1), datetime(1, 1, 1),
      datetime(9999, 12, 31, 23, 59, 59, 999999)]
