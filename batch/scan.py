@@ -23,7 +23,8 @@ from pyiceberg.expressions import (
     LessThan,
     Or,
 )
-from pyiceberg.io.pyarrow import schema_to_pyarrow
+from pyiceberg.io.pyarrow import ArrowScan, schema_to_pyarrow
+from pyiceberg.manifest import ManifestFile
 from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, Table
 
@@ -136,13 +137,18 @@ class Scanner:
     ) -> Relation | None:
         """The rows of the files that may hold what the filter wants, as the relation `files`; None for no file."""
         tasks = list(_plan(table, schema, row_filter, snapshot_id))
-        if not tasks:
-            return None
+        return self.files(table, schema, tasks) if tasks else None
+
+    def files(self, table: Table, schema: pa.Schema, tasks: Sequence[FileScanTask]) -> Relation:
+        """The rows of these files of a table, as the relation `files`."""
         paths = local_paths(tasks)
         if paths is None:
-            scan = table.scan(row_filter, tuple(schema.names), snapshot_id=snapshot_id)
             database = self._database([])
-            database.register("remote", scan.to_arrow_batch_reader())
+            scan = ArrowScan(table.metadata, table.io, table.schema().select(*schema.names), EVERYTHING)
+            plain = pa.schema([field.with_nullable(True) for field in schema])
+            # PyIceberg's batches differ in their kinds of strings; what DuckDB is told must be what comes.
+            batches = (batch.select(schema.names).cast(plain) for batch in scan.to_record_batches(tasks))
+            database.register("remote", pa.RecordBatchReader.from_batches(plain, batches))
             return Relation(database, "SELECT * FROM remote", is_remote=True)
         database = self._database([local_path(table.location()) or "/"])
         return Relation(database, f"SELECT * FROM {parquet(table.schema(), schema, paths)}")
@@ -210,6 +216,11 @@ def local_paths(tasks: Sequence[FileScanTask]) -> list[str] | None:
     if any(path is None for path in paths) or any(task.delete_files for task in tasks):
         return None
     return [path for path in paths if path is not None]
+
+
+def files_of(table: Table, manifest: ManifestFile) -> list[str]:
+    """The data files that a manifest names."""
+    return [entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)]
 
 
 def instant_text(instant_us: int) -> str:

@@ -27,6 +27,12 @@ class BatchSettings(ConnectionSettings):
     """Messages of one topic in memory before they are committed: 100 MB at 400 bytes each."""
     land_bytes_max: int = Field(default=128 << 20, ge=1 << 20)
     """The same in bytes of messages."""
+    maintain_seconds: float = Field(default=3_600.0, gt=0)
+    """How often a lander that runs on looks after its tables in its idle time."""
+    keep_snapshots_hours: float = Field(default=24.0, ge=1)
+    """How long a snapshot without a tag stays: longer than any query or training set reads."""
+    keep_orphans_hours: float = Field(default=24.0, ge=1)
+    """How long a file that no snapshot names stays: longer than any commit takes."""
 
     @property
     def spill(self) -> Path:

@@ -31,11 +31,11 @@ class Session:
 
     def tables(self) -> list[str]:
         """The names that a query may use."""
-        return sorted(_name(identifier) for identifier in _identifiers(self._catalog))
+        return sorted(_name(identifier) for identifier in identifiers(self._catalog))
 
     def query(self, text: str) -> pa.Table:
         """The answer. Raises RequestError for a query that isn't one `SELECT`, or that DuckDB can't answer."""
-        tables = [load(self._catalog, each) for each in _identifiers(self._catalog) if _mentions(text, each)]
+        tables = [load(self._catalog, each) for each in identifiers(self._catalog) if _mentions(text, each)]
         roots = sorted({path for table in tables if (path := local_path(table.location())) is not None})
         database = connect(self._settings, roots)
         try:
@@ -55,7 +55,8 @@ def query(text: str, settings: BatchSettings) -> pa.Table:
     return Session(settings).query(text)
 
 
-def _identifiers(catalog: Catalog) -> Iterator[Identifier]:
+def identifiers(catalog: Catalog) -> Iterator[Identifier]:
+    """Every table of the catalog."""
     for namespace in catalog.list_namespaces():
         for identifier in catalog.list_tables(namespace):
             yield (".".join(identifier[:-1]), identifier[-1])
