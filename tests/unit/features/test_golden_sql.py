@@ -78,7 +78,8 @@ VIEWS = {
 def test_the_sql_of_a_plan_is_what_was_reviewed(name: str) -> None:
     plan = VIEWS[name].plan
     events = sql.events(plan, [f"source_{n}" for n in range(len(plan.sources))])
-    text = f"-- the prepared events\n{events};\n\n-- the partial aggregates of a micro-batch\n{sql.deltas(plan, 'prepared')};\n"
+    deltas = sql.deltas(plan, "prepared")
+    text = f"-- the prepared events\n{events};\n\n-- the partial aggregates of a micro-batch\n{deltas};\n"
     file = GOLDEN / f"{name}.sql"
     if os.environ.get("HEADRACE_TEST_GOLDEN") == "write":
         GOLDEN.mkdir(exist_ok=True)
