@@ -12,8 +12,9 @@ from features.errors import DefinitionError
 from features.plan import CellKind, Finish
 from features.udf import Udf
 from schemas.duration import parse_duration
-from schemas.types import decimal_digits, decimal_scale
+from schemas.types import decimal_digits, decimal_scale, element_type, map_types
 
+PLAIN = ("bool", "int64", "float64", "string", "bytes")
 DIGITS_OF_A_SUM = 28
 """2**31 inputs of 28 digits stay within the 38 of their sum."""
 
@@ -104,7 +105,13 @@ class _Ordered(Aggregation):
     of_bytes: ClassVar[CellKind]
 
     def compose(self, type_name: str | None) -> Composition:
-        nested = type_name is not None and type_name.startswith(("list<", "map<"))
+        inside = None if type_name is None else (element_type(type_name) or (map_types(type_name) or (None, None))[1])
+        nested = inside is not None
+        if nested:
+            # Lists and maps are kept as msgpack, which has words for these.
+            self._one_of(
+                inside, ("bool", "int64", "float64", "string", "bytes"), "single values, or lists of plain ones"
+            )
         value_type = str(type_name) if nested else self._value(type_name, "a single value")
         kind = self.of_bytes if nested or value_type in VARIABLE else self.of_fixed
         return Composition((Part(kind),), Finish.VALUE, value_type)

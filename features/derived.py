@@ -12,11 +12,15 @@ import msgspec
 
 from features.errors import DefinitionError
 from features.expression import bind
+from features.html import derived_html
 from features.place import caller, check_name
 from features.plan import DerivedFeature, DerivedPlan, Selection
 from features.view import FeatureView, select
 from schemas.event import Column
 from schemas.types import TypeNotSupported, from_annotation
+
+DECLARED: dict[str, DerivedPlan] = {}
+"""The derived views that this process has declared, the last one of each name."""
 
 
 class Request:
@@ -56,6 +60,7 @@ class DerivedView:
             self.description = description
             self.tags = dict(tags or {})
             self.plan = self._plan()
+            DECLARED[self.name] = self.plan
         except DefinitionError as error:
             raise error.at(f"{self.place}: view {name!r}") from None
 
@@ -66,6 +71,9 @@ class DerivedView:
     def __repr__(self) -> str:
         lines = [f"  {name}: {sql}" for name, sql in self.features.items()]
         return f"DerivedView({self.name!r} from {', '.join(view.name for view in self.views)})\n" + "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return derived_html(self.plan)
 
     def _plan(self) -> DerivedPlan:
         columns: dict[str, str | Mapping[str, str]] = {

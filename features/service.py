@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from features.derived import DECLARED as DERIVED_VIEWS
 from features.derived import DerivedView
 from features.errors import DefinitionError
+from features.html import service_html
 from features.place import caller, check_name
 from features.plan import Definitions, Selection, ServicePlan
+from features.preview import Events, Frame, preview_service
+from features.view import DECLARED as VIEWS
 from features.view import FeatureView
 from schemas.duration import parse_duration
 from schemas.event import Column
@@ -50,6 +54,13 @@ class FeatureService:
         except DefinitionError as error:
             raise error.at(f"{self.place}: service {name!r}") from None
         self.name = name
+
+    def preview(self, rows: Frame, events: Events) -> Frame:
+        """`rows` (join keys, request columns, event_timestamp) with the service's features: features/preview.py."""
+        return preview_service(self.plan, VIEWS, DERIVED_VIEWS, rows, events)
+
+    def _repr_html_(self) -> str:
+        return service_html(self.plan)
 
     def __repr__(self) -> str:
         lines = [f"  {each.view}: {', '.join(each.features)}" for each in self.plan.selections]

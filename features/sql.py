@@ -89,15 +89,19 @@ def partials(
     Some cells first need a value of the whole group beside each row: a mean to measure from, the newest time.
     """
     columns = [group, also] if also else [group]
-    beside = []
+    clamped, beside = [], []
     for number, cell in cells:
         x = input_column(cell)
-        operand = Operand(x, f"aux{number}", cell.argument, input_type(inputs, cell, element))
+        operand = Operand(x, f"v{number}", f"m{number}", cell.argument, input_type(inputs, cell, element))
         if cell.kind in BESIDE:
-            beside.append(f"{BESIDE[cell.kind](operand)} OVER (PARTITION BY {group}) AS {operand.beside}")
+            clamped.append(f"{_clamped(f'{x}::DOUBLE', BESIDE[cell.kind].clamp)} AS {operand.clamped}")
+            beside.append(f"{BESIDE[cell.kind].sql(operand)} OVER (PARTITION BY {group}) AS {operand.beside}")
         columns += [f"{sql} AS {quote(f'c{number}_{part}')}" for part, sql in enumerate(SQL[cell.kind](operand))]
-    source = relation if not beside else f"(SELECT *, {', '.join(beside)} FROM {relation})"
-    return f"  SELECT {', '.join(columns)}\n  FROM {source}\n  GROUP BY {group}"
+    source = relation
+    if beside:
+        source = f"(\n    SELECT *, {', '.join(beside)}\n    FROM (SELECT *, {', '.join(clamped)} FROM {relation}))"
+    listed = ",\n    ".join(columns)
+    return f"  SELECT {listed}\n  FROM {source}\n  GROUP BY {group}"
 
 
 def input_column(cell: Cell) -> str:
@@ -120,7 +124,8 @@ def _events_of_source(plan: ViewPlan, number: int, source: Source, relation: str
     conditions = [f"{quote(key.name)} IS NOT NULL" for key in plan.keys]
     if plan.where is not None:
         conditions.append(f"TRY({plan.where})")
-    return f"SELECT {', '.join(columns)}\nFROM {_renamed(source, relation)}\nWHERE {' AND '.join(conditions)}"
+    listed = ",\n  ".join(columns)
+    return f"SELECT {listed}\nFROM {_renamed(source, relation)}\nWHERE {' AND '.join(conditions)}"
 
 
 def _no_events(plan: ViewPlan) -> str:
@@ -154,9 +159,13 @@ def _tile_key(number: int, resolution: Resolution) -> str:
 
 
 class Operand(NamedTuple):
-    """What a cell's SQL is made of: the input's column, the value beside each row, the cell's argument, the type."""
+    """What a cell's SQL is made of: the input's column, the cell's argument, the type.
+
+    For cells in BESIDE also columns of the input as a clamped DOUBLE, and of the group's value beside each row.
+    """
 
     x: str
+    clamped: str
     beside: str
     argument: int
     type: str
@@ -182,34 +191,28 @@ def _sum_fixed(o: Operand) -> tuple[str, ...]:
     return (f"coalesce(sum({high}::HUGEINT), 0)", f"coalesce(sum({low}::BIGINT), 0)::HUGEINT")
 
 
-def _moments(exponent: int, powers: int) -> Callable[[Operand], tuple[str, ...]]:
+def _moments(powers: int) -> Callable[[Operand], tuple[str, ...]]:
     """Count, the mean that is measured from, sums of powers of the distance from it, min and max."""
 
     def lower(o: Operand) -> tuple[str, ...]:
-        v = _clamped(f"{o.x}::DOUBLE", exponent)
-        distance = f"(({v}) - {o.beside})"
+        distance = f"({o.clamped} - {o.beside})"
         sums = [f"coalesce(fsum({' * '.join([distance] * power)}), 0)" for power in range(1, powers + 1)]
         return (
             f"count({o.x})",
             f"coalesce(any_value({o.beside}), 0)",
             *sums,
-            f"coalesce(min({v}), 'inf'::DOUBLE)",
-            f"coalesce(max({v}), '-inf'::DOUBLE)",
+            f"coalesce(min({o.clamped}), 'inf'::DOUBLE)",
+            f"coalesce(max({o.clamped}), '-inf'::DOUBLE)",
         )
 
     return lower
 
 
-def _mean(exponent: int) -> Callable[[Operand], str]:
-    return lambda o: f"favg({_clamped(f'{o.x}::DOUBLE', exponent)})"
-
-
 def _decayed(o: Operand) -> tuple[str, ...]:
     weight = f"pow(2.0::DOUBLE, (t - {o.beside})::DOUBLE / {o.argument}::DOUBLE)"
-    v = _clamped(f"{o.x}::DOUBLE", MOMENTS_CLAMP_EXPONENT)
     return (
         f"any_value({o.beside})",
-        f"coalesce(fsum(({v}) * {weight}), 0)",
+        f"coalesce(fsum({o.clamped} * {weight}), 0)",
         f"coalesce(fsum({weight}) FILTER ({o.x} IS NOT NULL), 0)",
     )
 
@@ -244,15 +247,23 @@ SQL: dict[CellKind, Callable[[Operand], tuple[str, ...]]] = {
     CellKind.LAST: _last,
     CellKind.FIRST_BYTES: _first,
     CellKind.LAST_BYTES: _last,
-    CellKind.MOMENTS: _moments(MOMENTS_CLAMP_EXPONENT, 2),
-    CellKind.MOMENTS4: _moments(MOMENTS4_CLAMP_EXPONENT, 4),
+    CellKind.MOMENTS: _moments(2),
+    CellKind.MOMENTS4: _moments(4),
     CellKind.DECAYED: _decayed,
 }
 """Each cell's partial aggregate over an input column: one SQL expression or several."""
 
-BESIDE: dict[CellKind, Callable[[Operand], str]] = {
-    CellKind.MOMENTS: _mean(MOMENTS_CLAMP_EXPONENT),
-    CellKind.MOMENTS4: _mean(MOMENTS4_CLAMP_EXPONENT),
-    CellKind.DECAYED: lambda o: f"max(t) FILTER ({o.x} IS NOT NULL)",
+
+class Beside(NamedTuple):
+    """What a cell needs beside each row: inputs clamped to ±2**clamp, and an aggregate of the group."""
+
+    clamp: int
+    sql: Callable[[Operand], str]
+
+
+BESIDE: dict[CellKind, Beside] = {
+    CellKind.MOMENTS: Beside(MOMENTS_CLAMP_EXPONENT, lambda o: f"favg({o.clamped})"),
+    CellKind.MOMENTS4: Beside(MOMENTS4_CLAMP_EXPONENT, lambda o: f"favg({o.clamped})"),
+    CellKind.DECAYED: Beside(MOMENTS_CLAMP_EXPONENT, lambda o: f"max(t) FILTER ({o.x} IS NOT NULL)"),
 }
 """Cells whose partial aggregate needs an aggregate of its group beside each row."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from features.aggregation import Aggregation
 from features.errors import DefinitionError
 from features.expression import quote
+from features.html import view_html
 from features.lag import Lag, resolve_lags
 from features.place import caller, check_name
-from features.plan import Selection
+from features.plan import Selection, ViewPlan
+from features.preview import Events, Frame, preview_view
 from features.source import AnySource, check_source, columns_of, events_of
 from features.view_plan import plan_latest, plan_view
 from schemas.duration import parse_duration
@@ -20,6 +23,8 @@ from schemas.event import Event
 SHARDS = 64
 """Shards a view: enough for 64 workers' calls beside each other in a Cluster, few enough to advance each second."""
 SHARDS_MAX = 4096
+DECLARED: dict[str, ViewPlan] = {}
+"""The views that this process has declared, the last one of each name: a service names them, a preview reads them."""
 
 
 class Entity:
@@ -85,8 +90,16 @@ class FeatureView:
             self._check_shape()
             self.features = resolve_lags(self.features)
             self.plan = plan_view(self)
+            DECLARED[self.name] = self.plan
         except DefinitionError as error:
             raise error.at(f"{self.place}: view {name!r}") from None
+
+    def preview(self, events: Events, at: datetime | str | None = None) -> Frame:
+        """The features of every entity in a frame of events, in process: features/preview.py."""
+        return preview_view(self.plan, events, at)
+
+    def _repr_html_(self) -> str:
+        return view_html(self.plan)
 
     @property
     def events(self) -> tuple[type[Event], ...]:
@@ -154,6 +167,7 @@ class LatestView(FeatureView):
             self.description = description
             self.tags = dict(tags or {})
             self.plan = plan_latest(self)
+            DECLARED[self.name] = self.plan
         except DefinitionError as error:
             raise error.at(f"{self.place}: view {name!r}") from None
 

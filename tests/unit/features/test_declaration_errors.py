@@ -10,7 +10,28 @@ from typing import Any
 
 import pytest
 
-from features import Count, DerivedView, Entity, FeatureService, FeatureView, Mean, Request, Sum, Variance, Window
+from features import (
+    Calendar,
+    Count,
+    DecayedSum,
+    DerivedView,
+    Enriched,
+    Entity,
+    FeatureService,
+    FeatureView,
+    Histogram,
+    Lag,
+    LastK,
+    LatestView,
+    Mean,
+    Quantile,
+    Request,
+    Sum,
+    Union,
+    Variance,
+    Window,
+    udf,
+)
 from features.planner import compile_definitions
 from schemas.errors import DefinitionError
 from schemas.event import Event
@@ -22,6 +43,17 @@ class Flight(Event, topic="error_flights", time="departed_at", key=["origin"]):
     carrier: str
     tail: list[str]
     dep_delay_min: float | None
+
+
+class Landing(Event, topic="error_landings", time="landed_at", key=["dest"]):
+    landed_at: datetime
+    dest: str
+
+
+@udf(returns=float)
+def doubled(delay: Any) -> Any:
+    """Reads a column that no event here has."""
+    return delay
 
 
 airport = Entity("airport", join_key="origin")
@@ -161,6 +193,118 @@ MISTAKES: dict[str, tuple[Callable[[], object], str, str, str, str]] = {
         "Mean needs an expression",
         "",
         'write Mean("column", over="6h")',
+    ),
+    "an unknown unit of a calendar": (
+        lambda: view({"f": Count(over=Calendar("fortnight"))}),
+        "",
+        "a calendar's unit is one of hour, day, week, month",
+        "'fortnight'",
+        "Calendar(",
+    ),
+    "an unknown zone": (
+        lambda: view({"f": Count(over=Calendar("day", tz="Europe/Atlantis"))}),
+        "",
+        "tz= is a time zone",
+        "'Europe/Atlantis'",
+        "America/New_York",
+    ),
+    "a lag of nothing that is there": (
+        lambda: view({"count": Count(over="1h"), "f": Lag("cuont", "1h")}),
+        "feature 'f'",
+        "Lag names a feature of its view",
+        "'cuont'",
+        "did you mean 'count'?",
+    ),
+    "a lag of a calendar": (
+        lambda: view({"c": Count(over=Calendar("day")), "f": Lag("c", "24h")}),
+        "feature 'f'",
+        "a calendar can't be lagged",
+        "Lag('c', '24h')",
+        "ago=1",
+    ),
+    "a lag of a lag": (
+        lambda: view({"c": Count(over="1h"), "l": Lag("c", "1h"), "f": Lag("l", "1h")}),
+        "feature 'f'",
+        "a Lag can't be lagged",
+        "Lag('l', '1h')",
+        "lag the feature itself",
+    ),
+    "a k of nothing": (
+        lambda: view({"f": LastK("carrier", 0)}),
+        "",
+        "LastK: k is a whole number from 1 to 1,000",
+        "0",
+        "write 5",
+    ),
+    "a quantile in percent": (
+        lambda: view({"f": Quantile("dep_delay_min", 90)}),
+        "",
+        "a number from 0 to 1",
+        "90",
+        "write 0.9",
+    ),
+    "edges that fall": (
+        lambda: view({"f": Histogram("dep_delay_min", [5, 1])}),
+        "",
+        "rising numbers",
+        "[5, 1]",
+        "edges=[0, 15, 60]",
+    ),
+    "a bad half-life": (
+        lambda: view({"f": DecayedSum("dep_delay_min", half_life="soon")}),
+        "",
+        "half_life= is a duration",
+        "'soon'",
+        'write "6h"',
+    ),
+    "by a number with a point": (
+        lambda: view({"f": Count(by="dep_delay_min")}),
+        "feature 'f'",
+        "by= is one of string, int64, bool, date",
+        "of type float64",
+        "VARCHAR",
+    ),
+    "a udf over an unknown column": (
+        lambda: view({"f": Sum(doubled)}),
+        "feature 'f'",
+        "udf doubled reads a column that the source does not have",
+        "'delay'",
+        "there are: departed_at",
+    ),
+    "an enriched source": (
+        lambda: Enriched(Flight, delays),
+        "",
+        "Enriched sources are not supported yet",
+        "Enriched(Flight, delays)",
+        "DerivedView",
+    ),
+    "a union of different columns": (
+        lambda: Union({Flight: {"origin": "origin"}, Landing: {"airport": "dest"}}),
+        "",
+        "the events of a Union have the same columns",
+        "Flight: origin; Landing: airport",
+        "Union(",
+    ),
+    "a union of different types": (
+        lambda: view(source=Union({Flight: {"origin": "origin"}, Landing: {"origin": "length(dest)"}})),
+        "origin",
+        "a column of a Union has one type",
+        "string in Flight, int64 in Landing",
+        "cast one",
+    ),
+    "a field that is no column": (
+        lambda: LatestView("newest", entity=airport, source=Flight, fields=["carier"]),
+        "field 'carier'",
+        "Flight has no such column",
+        "'carier'",
+        "did you mean 'carrier'?",
+    ),
+    "a bad ttl": (
+        lambda: LatestView("newest", entity=airport, source=Flight, fields=["carrier"], ttl="a year"),
+        "",
+        "ttl= is a duration",
+        "'a year'",
+        "365d",
     ),
     "no entity": (
         lambda: FeatureView("delays", source=Flight, features={"f": Count()}),
