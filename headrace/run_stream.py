@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from batch.history import IcebergHistory
-from batch.settings import BatchSettings
 from headrace.follow import run_following
 from headrace.settings import read_settings, settings_for
 from headrace.stopping import stop_on_signals
 from headrace.terminal import print_json, say
 from headrace.ticker import ticker
 from headrace.wiring import Project
+from stream.history import History
 from stream.report import WorkerReport
 from stream.settings import StreamSettings
 from stream.worker import run_worker
@@ -21,7 +20,7 @@ from stream.worker import run_worker
 def run_stream(runner: str, until_caught_up: bool, metrics_port: int | None, json: bool) -> None:
     """Run until a signal, or until caught up; then say what was done."""
     settings = read_settings(StreamSettings, metrics_port=metrics_port)
-    history = IcebergHistory(settings_for(BatchSettings, settings))
+    history = _history(settings)
 
     def work(project: Project, stop: threading.Event) -> WorkerReport:
         with ticker(f"folding {', '.join(project.definitions.views)}") as tick:
@@ -42,6 +41,17 @@ def run_stream(runner: str, until_caught_up: bool, metrics_port: int | None, jso
         say(_counts(report))
     if json:
         print_json(_as_json(reports))
+
+
+def _history(settings: StreamSettings) -> History | None:
+    """The event log in Iceberg; None on a host without it: what Kafka has deleted can't be restored there."""
+    try:
+        from batch.history import IcebergHistory
+        from batch.settings import BatchSettings
+    except ModuleNotFoundError as error:
+        say(f"{error.name} is not installed: views are restored from Kafka alone (pip install 'headrace[batch]')")
+        return None
+    return IcebergHistory(settings_for(BatchSettings, settings))
 
 
 def _counts(report: WorkerReport) -> str:
