@@ -101,7 +101,8 @@ class ConfluentRunner:
         """Works; see the class."""
         try:
             self._patience.until_done(self._store.check_policy)
-            self._ends = {place: held.end for place, held in ranges(self._admin, self._streamed.places).items()}
+            held = self._fold_patience.until_done(lambda: ranges(self._admin, self._streamed.places))
+            self._ends = {place: each.end for place, each in held.items()}
             self._source.subscribe(list(self._topics))
             while not self._stop.is_set() and not self._is_done():
                 self._step()
