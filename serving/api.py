@@ -214,7 +214,7 @@ class App:
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def _openapi(self, request: Request) -> Response:
-        return _response(json_answer(document()))
+        return _response(json_answer(document(None if self.reader is None else self.reader.readings.definitions)))
 
     async def _write(self, request: Request) -> Response:
         started = time.perf_counter()

@@ -11,7 +11,6 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
-from schemathesis.checks import not_a_server_error
 
 EXAMPLES = int(os.environ.get("HEADRACE_TEST_EXAMPLES", "40"))
 ANSWERS = {200, 400, 404, 405, 413, 422, 429, 503}
@@ -29,6 +28,7 @@ def test_no_request_is_answered_with_a_500(server_url: str) -> None:
         for mode in modes:
             ask(operation, mode, counts)
     print({f"{path} {status}": count for (path, status), count in sorted(counts.items())})
+    assert ("/get-online-features", 200) in counts
     assert {path for path, _ in counts} >= {"/get-online-features", "/push", "/write-to-online-store", "/materialize"}
 
 
@@ -40,7 +40,6 @@ def ask(operation: Any, mode: GenerationMode, counts: Counter[tuple[str, int]]) 
     def run(case: Any) -> None:
         response = case.call(timeout=60)
         counts[operation.path, response.status_code] += 1
-        case.validate_response(response, checks=[not_a_server_error])
         assert response.status_code in ANSWERS
         if response.status_code >= 400:
             assert set(response.json()["error"]) == {"fact", "where", "got", "next"}
