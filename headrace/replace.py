@@ -67,7 +67,9 @@ def rebuild(
     bring_up(settings, definitions, events, [view], report)
 
 
-def forget_old(settings: ConnectionSettings, old: Definitions, new: Definitions, report: Report) -> None:
+def forget_old(
+    settings: ConnectionSettings, old: Definitions, new: Definitions, report: Report, remark: Report
+) -> None:
     """Delete the rows of views that nobody reads any more, once everybody has seen what is applied."""
     gone = {view.storage_id: name for name, view in old.views.items()}
     for view in new.views.values():
@@ -79,9 +81,9 @@ def forget_old(settings: ConnectionSettings, old: Definitions, new: Definitions,
     try:
         with Forget(settings_for(StreamSettings, settings)) as forget:
             for storage_id, name in gone.items():
-                report(f"{name}: deleted {forget.state(storage_id):,} old rows and checkpoints")
+                remark(f"{name}: deleted {forget.state(storage_id):,} old rows and checkpoints")
     except NotReady as error:
-        report(f"old rows of {', '.join(gone.values())} stay for now: {error}")
+        remark(f"old rows of {', '.join(gone.values())} stay for now: {error}")
 
 
 def _seldom(tell: Callable[[AnewProgress], None], every_s: float = 1.0) -> Callable[[AnewProgress], None]:
