@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import AliasChoices
+from pydantic import AliasPath
 from pydantic.fields import FieldInfo
 
 from schemas.event import Event, arrow_schema
 from schemas.formats.avro_run import Rows, Run
-from schemas.formats.fast import checked_alike, has_own_code, opened
+from schemas.formats.fast import checked_alike, has_own_code, keys_of, opened
 from schemas.instants import EPOCH_MS_MAX, EPOCH_MS_MIN, SECONDS_MAX
 
 HEAD_BYTES = 5
@@ -201,11 +201,10 @@ def _default(name: str, field: FieldInfo) -> Any:
 
 
 def _keys(name: str, field: FieldInfo) -> list[str]:
-    alias = field.validation_alias or field.alias or name
-    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
-    if not all(isinstance(choice, str) for choice in choices):
+    keys = keys_of(name, field)
+    if any(isinstance(key, AliasPath) for key in keys):
         raise _NotPlain(name)
-    return [str(choice) for choice in choices]
+    return [str(key) for key in keys]
 
 
 def _bound(metadata: Any) -> Check:

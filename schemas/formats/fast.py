@@ -20,6 +20,7 @@ import msgspec
 import pyarrow as pa
 from pydantic import (
     AliasChoices,
+    AliasPath,
     AwareDatetime,
     BeforeValidator,
     ConfigDict,
@@ -167,6 +168,12 @@ def _key(name: str, field: FieldInfo) -> str:
     if isinstance(alias, AliasChoices) and field.is_required() and all(isinstance(c, str) for c in alias.choices):
         return str(alias.choices[0])
     raise _OnlyPydantic(alias)
+
+
+def keys_of(name: str, field: FieldInfo) -> list[str | AliasPath]:
+    """Where a field's value is looked for in a record; the first that is there counts."""
+    alias = field.validation_alias or field.alias or name
+    return list(alias.choices) if isinstance(alias, AliasChoices) else [alias]
 
 
 def _default(field: FieldInfo) -> tuple[Any, ...]:
