@@ -176,6 +176,8 @@ class ConfluentRunner:
         if now >= self._next_check:
             self._next_check = now + self._settings.topic_check_every_s
             self._check_topics()
+            # A Redis that was emptied or went back is found also where no event comes that would be refused.
+            self._fold(self._applier.refresh)
 
     def _wait(self, seconds: float) -> None:
         """Lets time pass; the group goes on to see this member as alive, and whoever watches hears why it waits."""
