@@ -20,7 +20,6 @@ from batch.duck import connect, literal
 from batch.feast.source import HeadraceSource
 from batch.scan import duckdb_column_type, local_path, local_paths
 from batch.settings import BatchSettings
-from batch.tables import column_types
 from features.expression import quote
 from schemas.errors import ConfigError, DataError
 
@@ -174,13 +173,15 @@ def _fitting(rows: pa.Table, table: Table) -> pa.Table:
     columns = {}
     for name, column in zip(rows.column_names, rows.columns, strict=True):
         try:
-            columns[name] = column.cast(arrow.field(name).type)
+            wanted = arrow.field(name).type
+            # Nulls alone come as text, which becomes neither a number nor a struct.
+            columns[name] = pa.nulls(len(column), wanted) if column.null_count == len(column) else column.cast(wanted)
         except pa.ArrowException as error:
             raise DataError(
                 "a column of a table keeps its type",
                 where=f"{'.'.join(table.name())}.{name}",
                 got=f"{column.type} ({error})",
-                hint=f"the table's columns are: {', '.join(column_types(table))}",
+                hint=f"the table's columns are: {', '.join(arrow.names)}",
             ) from None
     return pa.table(columns)
 
