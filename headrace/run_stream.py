@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import Any
 
 from headrace.follow import run_following
@@ -10,7 +11,7 @@ from headrace.settings import read_settings, settings_for
 from headrace.stopping import stop_on_signals
 from headrace.terminal import print_json, say
 from headrace.ticker import ticker
-from headrace.wiring import Project
+from headrace.wiring import Project, event_types_of
 from stream.history import History
 from stream.report import WorkerReport
 from stream.settings import StreamSettings
@@ -33,6 +34,7 @@ def run_stream(runner: str, until_caught_up: bool, metrics_port: int | None, jso
                 stop=stop,
                 progress=lambda report: tick(_counts(report), report.waiting_for),
                 runner=runner,
+                load=partial(event_types_of, settings.definitions.absolute()),
             )
 
     with stop_on_signals() as stop:
