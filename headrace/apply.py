@@ -16,6 +16,7 @@ from features.applied import load_applied, save_applied
 from features.plan import Definitions
 from headrace.diff import Action, Diff, compare, refuse_new_meanings
 from headrace.load import Loaded, load_definitions
+from headrace.udf_check import check_udfs
 from schemas.errors import DataError, NotReady
 from schemas.settings import ConnectionSettings
 
@@ -44,9 +45,11 @@ def apply(settings: ConnectionSettings, planned: Planned, report: Report, remark
 
     A replaced view is folded beside the old one first, so that it takes over whole; then the old one's rows go.
     `report` is told what is being done, `remark` what a person should keep in mind (None: the same function). Raises
-    ChangedMeaning where a registered name would change its meaning and --replace did not name it.
+    ChangedMeaning where a registered name would change its meaning and --replace did not name it, DefinitionError for a
+    udf whose values depend on a batch's other rows.
     """
     refuse_new_meanings(planned.diff)
+    check_udfs(planned.declared)
     remark = remark or report
     from stream.topics import ensure_topics
 
