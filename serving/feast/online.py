@@ -61,7 +61,8 @@ class _State:
     """What one configuration has opened."""
 
     redis: Redis
-    registry_url: str
+    registry_url: str | None
+    """The SQL registry's database; None: the project has another registry, and so no views of headrace's."""
     version: int = 0
     looked_at: float = float("-inf")
     reader: Reader | None = None
@@ -190,7 +191,8 @@ class HeadraceOnlineStore(OnlineStore):
                 read, old = _read_rows(reader, table.name, keys, names), [False] * len(keys)
             else:
                 found = self._plain_rows(config, table, keys, names)
-                read, old = [(None, None) if o else (i, v) for i, v, o in found], [o for _, _, o in found]
+                # Of a row that is too old only its instant is told.
+                read, old = [(i, None if o else v) for i, v, o in found], [o for _, _, o in found]
             utils._populate_response_from_feature_data(
                 names,
                 read,
@@ -243,14 +245,16 @@ class HeadraceOnlineStore(OnlineStore):
                 # Feast's project names are freer than headrace's, and nothing here depends on them.
                 settings = ServingSettings(**given)
                 redis = open_redis(settings.redis_address(), timeout_s=settings.redis_timeout_s)
-                self._states[kept] = _State(redis, settings.registry_address())
+                registry = config.registry
+                url = str(registry.path) if registry.registry_type == "sql" else None
+                self._states[kept] = _State(redis, url)
             return self._states[kept]
 
     def _reader(self, config: RepoConfig) -> Reader | None:
         """The reader of what is applied now; None where headrace has applied nothing in this project."""
         state = self._state(config)
         now = time.monotonic()
-        if now - state.looked_at > LOOK_EVERY_S:
+        if state.registry_url is not None and now - state.looked_at > LOOK_EVERY_S:
             with self._lock:
                 state.looked_at = now
                 version = applied_version(state.registry_url, config.project)
