@@ -167,7 +167,7 @@ def _compiler(event: type[Event]) -> Callable[[RegisteredSchema, Registry], Writ
     from schemas.formats.protobuf import ProtobufCompiler  # noqa: PLC0415
 
     compile_ = ProtobufCompiler(event).compile
-    return lambda schema, registry: Writer(compile_(schema, registry))
+    return lambda schema, registry: Writer(*compile_(schema, registry))
 
 
 def _keep(cache: dict[bytes, Any], head: bytes, entry: Any) -> None:
