@@ -326,8 +326,10 @@ class ConfluentRunner:
         try:
             found = describe_topics(self._admin, self._topics)
             held = ranges(self._admin, [(t.name, p) for t in found.values() for p in t.partitions])
-        except NotReady:
+        except NotReady as error:
+            self._source.waiting_for = str(error)
             return
+        self._source.waiting_for = ""
         self._held_ends = {place: each.end for place, each in held.items()}
         for name, topic in self._topics.items():
             if name not in found or found[name].id != topic.id:
