@@ -142,7 +142,7 @@ class HeadraceOnlineStore(OnlineStore):
         redis = self._state(config).redis
         for start in range(0, len(written), rows.WRITE_ROWS):
             part = written[start : start + rows.WRITE_ROWS]
-            rows.write(redis, part, table.ttl)
+            rows.write(redis, part, _ttl(table))
             if progress is not None:
                 progress(len(part))
 
@@ -220,7 +220,8 @@ class HeadraceOnlineStore(OnlineStore):
         """For each entity: the row's instant, its values, and whether it is older than the view's TTL."""
         prefix = rows.prefix(config.project, table.name)
         keys = [prefix + _serialized(config, key) for key in entity_keys]
-        oldest = None if not table.ttl else rows.instant_us(datetime.now(UTC) - table.ttl)
+        ttl = _ttl(table)
+        oldest = None if not ttl else rows.instant_us(datetime.now(UTC) - ttl)
         answer: list[tuple[datetime | None, dict[str, Value] | None, bool]] = []
         for found in rows.read(self._state(config).redis, keys, names):
             if found is None:
@@ -365,6 +366,12 @@ def _read_rows(reader: Reader, view: str, keys: Sequence[EntityKey], names: Sequ
         }
         answer.append((None if newest == NO_EVENT else _utc(newest), values or None))
     return answer
+
+
+def _ttl(table: FeatureView) -> timedelta | None:
+    """A view's TTL; on-demand views, which Feast materialises too, have none."""
+    ttl: timedelta | None = getattr(table, "ttl", None)
+    return ttl or None
 
 
 def _serialized(config: RepoConfig, key: EntityKey) -> bytes:
