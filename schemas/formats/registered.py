@@ -6,6 +6,7 @@ types and defaults holds, so producers of several versions may write to one topi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from time import monotonic
@@ -30,7 +31,7 @@ MESSAGES_MIN = 200
 RUN_BYTES_MAX = 4 << 20
 """Text is gathered with some 24 bytes of indexes for each of its own; more is read in pieces."""
 HEADS_MAX = 16
-"""Schemas of one batch that are read as columns; where there are more, each has few messages."""
+"""Schemas of one batch that are read as columns: those with most messages. A topic has a few."""
 
 
 class Columns(Protocol):
@@ -85,12 +86,13 @@ class RegisteredReader:
 
     def _read_columns(self, values: Sequence[bytes]) -> tuple[Block | None, Sequence[int]]:
         """What can be read as columns, and the places of all other messages."""
-        heads = [value[:HEAD_BYTES] for value in values]
-        distinct = set(heads) if len(values) >= MESSAGES_MIN else set()
         parts: list[Block] = []
-        for head in distinct if len(distinct) <= HEADS_MAX else ():
-            rows = np.array([row for row, each in enumerate(heads) if each == head], np.int64)
-            parts += self._blocks(head, rows, values)
+        if len(values) >= MESSAGES_MIN:
+            heads = [value[:HEAD_BYTES] for value in values]
+            for head, count in Counter(heads).most_common(HEADS_MAX):
+                if count >= MESSAGES_MIN:
+                    rows = np.array([row for row, each in enumerate(heads) if each == head], np.int64)
+                    parts += self._blocks(head, rows, values)
         if not parts:
             return None, range(len(values))
         block = _together(parts)
@@ -99,8 +101,6 @@ class RegisteredReader:
         return block, np.flatnonzero(left).tolist()
 
     def _blocks(self, head: bytes, rows: npt.NDArray[np.int64], values: Sequence[bytes]) -> Iterator[Block]:
-        if len(rows) < MESSAGES_MIN:
-            return
         try:
             columns = self._writer(head).columns
         except Misread:
