@@ -38,6 +38,7 @@ from serving.connection import Redis
 from serving.entities import EPOCH
 from serving.feast import rows
 from serving.feast.values import from_columns, from_proto, to_protos
+from serving.feast.wire import stamps_bytes, vector_bytes
 from serving.read import Reader
 from serving.resp import command
 from serving.settings import ServingSettings
@@ -323,26 +324,18 @@ def _response(vectors: Vectors, full_feature_names: bool, versions: bool) -> Onl
             statuses=[FieldStatus.PRESENT] * vectors.count,
             event_timestamps=never,
         )
-    stamps = [_stamps(view.newest_us.tolist()) for view in vectors.views]
-    for output, column, statuses in zip(reading.outputs, vectors.columns, vectors.statuses, strict=True):
-        proto.results.add(
-            values=to_protos(output.type, column),
-            statuses=statuses.tolist(),
-            event_timestamps=never if output.derived else stamps[output.source],
-        )
+    unknown = stamps_bytes([NO_EVENT] * vectors.count)
+    stamps = [stamps_bytes(view.newest_us.tolist()) for view in vectors.views]
+    for output, column in zip(reading.outputs, vectors.columns, strict=True):
+        stamp = unknown if output.derived else stamps[output.source]
+        statuses = vectors.statuses_of(output, column)
+        proto.results.add().MergeFromString(vector_bytes(output.type, column, statuses, stamp))
     return OnlineResponse(proto)
 
 
 def _key_protos(type_name: str, values: Sequence[Any]) -> list[Value]:
     field = {"int64": "int64_val", "bool": "bool_val"}.get(type_name, "string_val")
     return [Value() if value is None else Value(**{field: value}) for value in values]
-
-
-def _stamps(newest_us: list[int]) -> list[Timestamp]:
-    return [
-        Timestamp() if us == NO_EVENT else Timestamp(seconds=us // 1_000_000, nanos=us % 1_000_000 * 1_000)
-        for us in newest_us
-    ]
 
 
 def _read_rows(reader: Reader, view: str, keys: Sequence[EntityKey], names: Sequence[str]) -> list[ReadRow]:
