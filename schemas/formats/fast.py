@@ -38,6 +38,8 @@ from pydantic_core import PydanticUndefined
 from schemas.event import Event
 from schemas.instants import instants_of
 
+AT_ONCE_MIN = 64
+"""Of fewer instants the calls of NumPy cost more than they save."""
 INT64_MIN = -(1 << 63)
 INT64_MAX = (1 << 63) - 1
 _GT, _GE, _LT, _LE = annotated_types.Gt, annotated_types.Ge, annotated_types.Lt, annotated_types.Le
@@ -250,7 +252,7 @@ def _validator(field: FieldInfo, *, is_plain_instant: bool) -> Validate:
     by_pydantic = TypeAdapter(list[annotation], config=ConfigDict(allow_inf_nan=False)).validator.validate_python
 
     def instants(values: list[Any]) -> Values:
-        read = instants_of(values)
+        read = instants_of(values) if len(values) >= AT_ONCE_MIN else None
         return by_pydantic(values) if read is None else read
 
     return instants if is_plain_instant else by_pydantic

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import (
     AfterValidator,
@@ -25,6 +25,7 @@ from pydantic import (
 
 from schemas.decode import Batch, Decoder
 from schemas.event import Event
+from schemas.formats import fast
 from schemas.formats.fast import fast_path
 from schemas.formats.registered import Writer
 from schemas.registry import Registry
@@ -138,13 +139,18 @@ def both_alike(decoder: Decoder, slow: Decoder, values: list[bytes]) -> None:
     assert len(by_both.table) + len(by_both.rejections) == len(values)
 
 
-@settings(max_examples=300)
+@pytest.fixture(autouse=True)
+def from_the_first_value_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast, "AT_ONCE_MIN", 1)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records(JSON_VALUES))
 def test_json(records: list[dict[str, Any]]) -> None:
     both_alike(Decoder(EVERYTHING), Decoder(EVERYTHING), [json.dumps(record).encode() for record in records])
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records(NATIVE_VALUES))
 def test_what_avro_and_protobuf_decode_to(records: list[dict[str, Any]]) -> None:
     decoders = [Decoder(REGISTERED, Registry("mock://unused")) for _ in range(2)]
