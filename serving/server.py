@@ -51,6 +51,7 @@ def run(settings: ServingSettings, log: MakeLog | None = None, *, app: App | Non
         "log_level": "warning",
         "access_log": False,
         "server_header": False,
+        "proxy_headers": False,
         "date_header": False,
         "backlog": BACKLOG,
         "timeout_graceful_shutdown": max(1, round(settings.shutdown_s)),
