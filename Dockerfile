@@ -3,13 +3,11 @@
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
-# Where packages come from, and (for an index with a certificate of its own) the bundle that it is trusted by.
-ARG PIP_INDEX_URL
-ARG PIP_TRUSTED_HOST
 ARG UV_VERSION=0.13.9
 # A serving host alone needs no more than "--extra serving".
-ARG EXTRAS="--extra stream --extra batch --extra serving --extra feast"
-ENV PIP_INDEX_URL=${PIP_INDEX_URL} PIP_TRUSTED_HOST=${PIP_TRUSTED_HOST} \
+ARG EXTRAS="--extra stream --extra batch --extra serving --extra formats --extra feast"
+# What the base image trusts is trusted: a company's certificates are added there.
+ENV UV_NATIVE_TLS=1 \
     UV_PROJECT_ENVIRONMENT=/opt/headrace UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1
 WORKDIR /src
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --quiet --disable-pip-version-check uv==${UV_VERSION}

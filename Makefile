@@ -7,12 +7,13 @@ UV_VERSION := 0.13.9
 VENV       := .venv
 READY      := $(VENV)/.headrace-ready
 RUN        := $(VENV)/bin
+SPARK      := $(VENV)/.headrace-spark
 
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 export UV_PYTHON_DOWNLOADS    := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench faults clean
+.PHONY: help setup demo test lint bench faults spark clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -22,8 +23,8 @@ setup: $(READY) ## make .venv: the locked Python packages and Kafka's jars
 demo: setup ## run the main job on real flights
 	@$(RUN)/headrace demo
 
-test: lint ## lint, types and all tests but the benchmarks and the fault injection
-	@$(RUN)/pytest -m "not bench and not faults"
+test: lint ## lint, types and all tests but the benchmarks, the fault injection and Spark
+	@$(RUN)/pytest -m "not bench and not faults and not spark"
 
 lint: setup ## ruff, its formatter and mypy
 	@$(RUN)/ruff check .
@@ -35,6 +36,9 @@ bench: setup ## measure speeds
 
 faults: setup ## kill, pause and roll back real services while values are checked
 	@$(RUN)/pytest -m faults
+
+spark: $(SPARK) ## install Spark (needs Java 17) and run what runs on it
+	@$(RUN)/pytest -m spark
 
 clean: ## stop the local services and delete .venv and all caches; data in HEADRACE_HOME stays
 	@if [ -x $(RUN)/headrace ]; then $(RUN)/headrace down; fi
@@ -50,8 +54,15 @@ $(READY): pyproject.toml uv.lock Makefile headrace/local/jars.py $(wildcard head
 	@[ "$$($(RUN)/uv --version 2>/dev/null | cut -d' ' -f2)" = "$(UV_VERSION)" ] || $(RUN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION) || { \
 	  echo "error: pip could not install uv $(UV_VERSION); check that this machine reaches its Python package index, then run make again" >&2; exit 1; }
 	@echo "set-up: installing the locked packages"
-	@$(RUN)/uv sync --quiet --frozen --all-extras --python $(RUN)/python || { \
+	@$(RUN)/uv sync --quiet --frozen --extra all --python $(RUN)/python || { \
 	  echo "error: the packages of uv.lock could not be installed (the reason stands above); check the network, then run make again" >&2; exit 1; }
 	@echo "set-up: Kafka's jars"
 	@$(RUN)/python -m headrace.local.jars || { echo "error: set-up stopped at Kafka's jars; run make again once the reason above is gone" >&2; exit 1; }
+	@touch $@
+
+$(SPARK): $(READY) headrace/local/spark-4.0.sha256
+	@echo "set-up: Spark and its connector to Kafka"
+	@$(RUN)/uv sync --quiet --frozen --extra all --extra spark --python $(RUN)/python || { \
+	  echo "error: Spark could not be installed (the reason stands above); check the network, then run make again" >&2; exit 1; }
+	@$(RUN)/python -m headrace.local.jars spark
 	@touch $@

@@ -8,11 +8,13 @@ import numpy as np
 
 from batch.catalog import find
 from batch.limited import Limits, position
-from batch.scan import OFFSET, PARTITION, Scanner
-from batch.tables import BROKER_TIME, arrow_columns, events_table
+from batch.offsets import IMPORTED
+from batch.scan import OFFSET, PARTITION, Scanner, identifier_of, pin_of
+from batch.tables import BROKER_TIME, arrow_columns
 from features.deltas import int64_of
 from features.plan import ViewPlan
 from features.ranges import Ints
+from schemas.event import EventSpec
 
 WITHOUT_LIMIT = np.iinfo(np.int64).max
 
@@ -33,7 +35,12 @@ class ArrivalTimes:
         positions: list[int] = []
         columns: list[Ints] = []
         for number, source in enumerate(plan.sources):
-            for partition, (times, offsets) in self._partitions(source.event.log_name).items():
+            if source.event.topic is None:
+                # Given rows arrived at their own instants: those before a query's are known.
+                positions.append(position(number, IMPORTED))
+                columns.append(np.full(len(instants_us), WITHOUT_LIMIT))
+                continue
+            for partition, (times, offsets) in self._partitions(source.event).items():
                 beyond = np.append(offsets, WITHOUT_LIMIT)
                 positions.append(position(number, partition))
                 columns.append(beyond[np.searchsorted(times, instants_us, side="right")])
@@ -42,17 +49,17 @@ class ArrivalTimes:
         floors, of = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
         return Limits(np.array(positions, np.int64), floors, of.reshape(-1))
 
-    def _partitions(self, log_name: str) -> _Partitions:
-        if log_name not in self._topics:
-            self._topics[log_name] = self._read(log_name)
-        return self._topics[log_name]
+    def _partitions(self, spec: EventSpec) -> _Partitions:
+        if spec.log_name not in self._topics:
+            self._topics[spec.log_name] = self._read(spec)
+        return self._topics[spec.log_name]
 
-    def _read(self, log_name: str) -> _Partitions:
-        table = find(self._scanner.catalog, events_table(log_name))
+    def _read(self, spec: EventSpec) -> _Partitions:
+        table = find(self._scanner.catalog, identifier_of(spec))
         if table is None or table.current_snapshot() is None:
             return {}
         schema = arrow_columns(table, [PARTITION, OFFSET, BROKER_TIME])
-        source = self._scanner.relation(table, schema, snapshot_id=self._snapshots.get(f"events.{log_name}"))
+        source = self._scanner.relation(table, schema, snapshot_id=self._snapshots.get(pin_of(spec)))
         if source is None:
             return {}
         rows = source.table(f"SELECT * FROM files ORDER BY {PARTITION}, {OFFSET}")

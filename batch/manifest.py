@@ -17,13 +17,15 @@ import pyarrow.parquet as pq
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException
 
-from batch.catalog import Identifier, find, load, open_catalog
+from batch.catalog import find, load, open_catalog
+from batch.given import given_files
 from batch.rows import check_rows, instants_us, read_rows
+from batch.scan import identifier_of, pin_of
 from batch.settings import BatchSettings
-from batch.tables import events_table
 from batch.training import KnownAt, service_plan, with_service
 from features.plan import Definitions, ServicePlan
 from schemas.errors import ConfigError, DataError
+from schemas.event import EventSpec
 
 SUFFIX = ".manifest.json"
 ROWS_MAX = 4_000_000
@@ -43,6 +45,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     rows: str
     rows_sha256: str
     snapshots: dict[str, int]
+    files: dict[str, str]
+    """Files of `path=` events with their hashes."""
     fingerprints: dict[str, str]
     code: dict[str, str]
     row_count: int
@@ -87,6 +91,7 @@ def write_training_set(
         rows=str(rows.resolve()),
         rows_sha256=sha256(rows),
         snapshots=pinned,
+        files=_given_hashes(definitions, plan),
         fingerprints={view: definitions.views[view].fingerprint for view in definitions.needed(plan)},
         code=code_versions(),
         row_count=count,
@@ -108,13 +113,11 @@ def reproduce(
     """
     made = read_manifest(manifest)
     rows = Path(made.rows)
-    if (now := sha256(rows)) != made.rows_sha256:
-        raise DataError(
-            "the rows are not those of the manifest",
-            where=str(rows),
-            got=f"sha256 {now[:16]}…",
-            hint="restore the file",
-        )
+    for file, then in {made.rows: made.rows_sha256, **made.files}.items():
+        if (now := sha256(Path(file))) != then:
+            raise DataError(
+                "a file is not that of the manifest", where=file, got=f"sha256 {now[:16]}…", hint="restore it"
+            )
     plan = service_plan(made.definitions, made.service)
     _write(made.definitions, plan, rows, out, settings, made.known_at, made.snapshots, progress)
     content = sha256(out)
@@ -159,7 +162,7 @@ def parse_pins(pins: list[str]) -> dict[str, int]:
     """`--snapshot events.flights=123` as {table: snapshot}. Raises ConfigError for another form."""
     found = {}
     for pin in pins:
-        match = re.fullmatch(r"(events\.[^=]+)=(\d+)", pin)
+        match = re.fullmatch(r"([^=.]+\.[^=]+)=(\d+)", pin)
         if match is None:
             raise ConfigError("a snapshot is pinned as TABLE=ID", got=repr(pin), hint="--snapshot events.flights=123")
         found[match[1]] = int(match[2])
@@ -206,31 +209,42 @@ def _starts(count: int) -> Iterator[int]:
     yield from range(0, max(count, 1), ROWS_MAX)
 
 
+def _specs(definitions: Definitions, plan: ServicePlan) -> list[EventSpec]:
+    sources = [source for view in definitions.needed(plan) for source in definitions.views[view].sources]
+    return list({source.event.name: source.event for source in sources}.values())
+
+
 def _pinned(definitions: Definitions, plan: ServicePlan, catalog: Catalog, chosen: Mapping[str, int]) -> dict[str, int]:
-    logs = {source.event.log_name for view in definitions.needed(plan) for source in definitions.views[view].sources}
-    unknown = sorted(set(chosen) - {f"events.{log}" for log in logs})
+    tables = {pin_of(spec): identifier_of(spec) for spec in _specs(definitions, plan) if spec.path is None}
+    unknown = sorted(set(chosen) - set(tables))
     if unknown:
         raise DataError(
             "the service does not read such a table",
             where=plan.name,
             got=", ".join(unknown),
-            hint=f"it reads {', '.join(f'events.{log}' for log in sorted(logs))}",
+            hint=f"it reads {', '.join(sorted(tables))}",
         )
     pinned = dict(chosen)
-    for log in sorted(logs):
-        table = find(catalog, events_table(log))
+    for name, identifier in sorted(tables.items()):
+        table = find(catalog, identifier)
         snapshot = None if table is None else table.current_snapshot()
         if snapshot is not None:
-            pinned.setdefault(f"events.{log}", snapshot.snapshot_id)
+            pinned.setdefault(name, snapshot.snapshot_id)
     return dict(sorted(pinned.items()))
+
+
+def _given_hashes(definitions: Definitions, plan: ServicePlan) -> dict[str, str]:
+    """The files of `path=` events, which no snapshot pins."""
+    files = [file for spec in _specs(definitions, plan) if spec.path is not None for file in given_files(spec)]
+    return {file: sha256(Path(file)) for file in files}
 
 
 def _tag(catalog: Catalog, manifest: Manifest, *, kept: bool) -> None:
     """Makes every table have the manifest's tag, or not have it."""
     for name, snapshot_id in manifest.snapshots.items():
-        identifier: Identifier = events_table(name.removeprefix("events."))
+        namespace, _, table_name = name.partition(".")
         while True:
-            table = load(catalog, identifier)
+            table = load(catalog, (namespace, table_name))
             there = manifest.tag in table.refs()
             if there == kept:
                 break

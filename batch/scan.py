@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import duckdb
@@ -28,8 +29,9 @@ from pyiceberg.manifest import ManifestFile
 from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, Table
 
-from batch.catalog import find, open_catalog
+from batch.catalog import Identifier, find, load, open_catalog
 from batch.duck import FILES_MAX_ROWS, connect, literal
+from batch.given import check_columns, given_files, given_table, parquet_schema, select
 from batch.settings import BatchSettings
 from batch.tables import BROKER_TIME, events_table
 from features.expression import quote
@@ -52,6 +54,16 @@ class Span:
     until_us: int | None = None
 
 
+def identifier_of(spec: EventSpec) -> Identifier:
+    """The Iceberg table that holds the events: their log, or the `table=` itself."""
+    return events_table(spec.topic) if spec.topic is not None else given_table(spec)
+
+
+def pin_of(spec: EventSpec) -> str:
+    """The name under which the events' table is pinned to a snapshot: `events.<topic>`, or the `table=`'s own."""
+    return ".".join(identifier_of(spec))
+
+
 class Scanner:
     """Reads the tables of one catalog. Not to be shared between threads; what it answers lives as long as it does."""
 
@@ -69,8 +81,12 @@ class Scanner:
 
     def kernel(self, specs: Iterable[EventSpec]) -> Kernel:
         """A kernel that may read the files of these events."""
-        tables = [find(self.catalog, events_table(spec.log_name)) for spec in specs]
-        roots = {local_path(table.location()) for table in tables if table is not None}
+        roots: set[str | None] = set()
+        for spec in specs:
+            if spec.path is not None:
+                roots |= {str(Path(file).parent) for file in given_files(spec)}
+            elif (table := find(self.catalog, identifier_of(spec))) is not None:
+                roots.add(local_path(table.location()))
         return Kernel(
             threads=self._threads or self._settings.threads,
             memory_limit=self._memory_limit or self._settings.memory_limit,
@@ -90,7 +106,9 @@ class Scanner:
 
         As files that `kernel` may read, where they are local. `span` leaves out files and rows of another time.
         """
-        table = find(self.catalog, events_table(spec.log_name))
+        if spec.topic is None:
+            return self._given(spec, columns, span, snapshot_id)
+        table = find(self.catalog, identifier_of(spec))
         if table is None or table.current_snapshot() is None:
             return None
         schema = log_schema(spec)
@@ -104,6 +122,32 @@ class Scanner:
         names = ", ".join(quote(field.name) for field in wanted)
         text = f"SELECT {names} FROM {_deduplicated(spec, 'files')}{_in_span(spec.time, span)}"
         return source.reader(text) if source.is_remote else Query(f"WITH files AS ({source.select}) {text}")
+
+    def _given(
+        self, spec: EventSpec, columns: Iterable[str] | None, span: Span, snapshot_id: int | None
+    ) -> Query | None:
+        """The events of `path=` and `table=`."""
+        if spec.path is not None:
+            files = given_files(spec)
+            check_columns(spec, parquet_schema(files[0]), files[0])
+        else:
+            table = load(self.catalog, identifier_of(spec))
+            tasks = list(_plan(table, pa.schema([]), EVERYTHING, snapshot_id))
+            there = local_paths(tasks)
+            check_columns(spec, schema_to_pyarrow(table.schema(), include_field_ids=False), ".".join(table.name()))
+            if there is None:
+                raise DataError(
+                    "a table= that isn't on this machine can't be read yet", where=spec.name, got=spec.table or ""
+                )
+            files = sorted(there)
+        if not files:
+            return None
+        names = log_schema(spec).names if columns is None else list(columns)
+        needed = [*names, *([spec.id, PARTITION, OFFSET, BROKER_TIME] if spec.id is not None else [])]
+        source = select(spec, dict.fromkeys([*needed, spec.time]), files)
+        chosen = ", ".join(map(quote, names))
+        relation = _deduplicated(spec, "files")
+        return Query(f"WITH files AS ({source}) SELECT {chosen} FROM {relation}{_in_span(spec.time, span)}")
 
     def log(
         self, spec_schema: pa.Schema, table: Table, starts: Mapping[int, int], ends: Mapping[int, int]

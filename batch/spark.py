@@ -30,6 +30,7 @@ from features.merge import read_records
 from features.plan import Definitions, ViewPlan
 from features.ranges import Ints
 from schemas.row import shard_of
+from schemas.types import arrow_type
 
 BUCKET_ROWS = 500_000
 """Events and rows of a bucket, on average: some 100 MB with the states that they are read into."""
@@ -131,7 +132,8 @@ def _view(
         files = spark.createDataFrame(groups, "source int, paths array<string>").repartition(len(groups))
         frame = frame.unionAll(files.mapInArrow(prepared, PARTS))
     answers = frame.repartition(buckets, "bucket").groupBy("bucket").applyInArrow(read, VALUES).collect()
-    return _arrived([_table(bytes(answer["payload"])) for answer in answers], features, len(rows))
+    types = [plan.feature(name).type for name in features]
+    return _arrived([_table(bytes(answer["payload"])) for answer in answers], features, types, len(rows))
 
 
 def _files(
@@ -197,10 +199,10 @@ class _Arrived:
         return self._array
 
 
-def _arrived(tables: Sequence[pa.Table], features: Sequence[str], count: int) -> list[Values]:
+def _arrived(tables: Sequence[pa.Table], features: Sequence[str], types: Sequence[str], count: int) -> list[Values]:
     """The rows of all buckets, in the order in which they were asked about."""
     if not tables:
-        return [cast(Values, _Arrived(pa.nulls(0))) for _ in features]
+        return [cast(Values, _Arrived(pa.nulls(0, arrow_type(each)))) for each in types]
     together = pa.concat_tables(tables)
     order = np.empty(count, np.int64)
     order[together["row"].to_numpy()] = np.arange(count)

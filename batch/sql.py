@@ -18,6 +18,8 @@ from batch.tables import REJECTS
 from features.expression import quote
 from schemas.errors import RequestError
 
+FEAST = "feast"
+"""The namespace of tables that Feast itself writes."""
 ALLOWED = (StatementType.SELECT, StatementType.EXPLAIN)
 """What reads. Anything that writes is refused: DuckDB may write where it may read."""
 
@@ -42,6 +44,7 @@ class Session:
             _check(database, text)
             for table in tables:
                 _define(database, table)
+                _also_without_namespace(database, table)
             return database.sql(text).to_arrow_table()
         except duckdb.Error as error:
             hint = f"tables are: {', '.join(self.tables()) or 'none yet; run headrace apply'}"
@@ -82,6 +85,13 @@ def _check(database: duckdb.DuckDBPyConnection, text: str) -> None:
             got=", ".join(kind.name for kind in kinds) or "nothing",
             hint="write SELECT …",
         )
+
+
+def _also_without_namespace(database: duckdb.DuckDBPyConnection, table: Table) -> None:
+    """Feast's own tables are known by their bare names too: that is how a query in a Feast repository writes them."""
+    namespace, name = table.name()
+    if namespace == FEAST:
+        database.execute(f"CREATE VIEW {quote(name)} AS SELECT * FROM {quote(namespace)}.{quote(name)}")
 
 
 def _define(database: duckdb.DuckDBPyConnection, table: Table) -> None:

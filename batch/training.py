@@ -20,7 +20,7 @@ from batch.arrival import ArrivalTimes
 from batch.chunks import BATCH_ROWS, Queries, read_stream
 from batch.limited import Limits, read_limited
 from batch.rows import check_rows, instants_us, read_rows
-from batch.scan import Scanner, Span
+from batch.scan import Scanner, Span, pin_of
 from batch.settings import BatchSettings
 from features.finish import Values
 from features.kernel import Kernel, Relation
@@ -110,7 +110,7 @@ class EventSource:
 
     def _relation(self, plan: ViewPlan, source: Source, span: Span) -> Relation | None:
         spec = source.event
-        snapshot_id = self._snapshots.get(f"events.{spec.log_name}")
+        snapshot_id = None if spec.path is not None else self._snapshots.get(pin_of(spec))
         return self._scanner.events(spec, columns_read(plan, source), span, snapshot_id=snapshot_id)
 
 
@@ -179,8 +179,13 @@ def since_us(plan: ViewPlan, features: Sequence[str], instants: Ints) -> Ints:
     """For each instant, how far back the features can look."""
     starts = []
     for name in features:
-        window = plan.feature(name).window
-        starts.append(bounds_us(window, plan.resolutions[window.resolution].hop_us, instants)[0])
+        feature = plan.feature(name)
+        if "ttl_us" in feature.parameters:
+            # A latest value that is older than its ttl is null, whatever it is.
+            starts.append(instants - int(feature.parameters["ttl_us"]))
+            continue
+        hop_us = plan.resolutions[feature.window.resolution].hop_us
+        starts.append(bounds_us(feature.window, hop_us, instants)[0])
     result: Ints = np.minimum.reduce(starts)
     return result
 

@@ -20,9 +20,9 @@ from batch.compare import Bools, differs, inexact_features
 from batch.limited import Limit, Limits, position, read_limited
 from batch.offsets import offsets_of
 from batch.rows import instants_us
-from batch.scan import Scanner
+from batch.scan import Scanner, identifier_of, pin_of
 from batch.settings import BatchSettings
-from batch.tables import arrow_columns, events_table, served_table
+from batch.tables import arrow_columns, served_table
 from batch.training import EventSource, open_kernel, service_plan, since_us, span_of, with_features
 from batch.verified import EXAMPLES_MAX, Cause, Difference, VerifyReport, write_result
 from features.finish import Values
@@ -200,11 +200,13 @@ def _newest(
     for view in views:
         held: dict[int, int] = {}
         for number, source in enumerate(definitions.views[view].sources):
-            log = source.event.log_name
-            table = find(scanner.catalog, events_table(log))
+            log = source.event.topic
+            if log is None:
+                continue
+            table = find(scanner.catalog, identifier_of(source.event))
             snapshot = None if table is None else table.current_snapshot()
             if table is not None and snapshot is not None:
-                snapshots[f"events.{log}"] = snapshot.snapshot_id
+                snapshots[pin_of(source.event)] = snapshot.snapshot_id
                 offsets = offsets_of(table, snapshot.snapshot_id).of(log)
                 held |= {position(number, partition): offset for partition, offset in offsets.items()}
         landed[view] = held

@@ -138,11 +138,21 @@ def _one_event_a_topic(events: Iterable[type[Event]]) -> None:
 
 
 def _entity_plan(entity: Entity, views: Mapping[str, FeatureView]) -> EntityPlan:
-    types = {key.name: key.type for view in views.values() if entity in view.entities for key in view.plan.keys}
+    types: dict[str, FeatureView] = {}
+    for view in views.values():
+        if entity in view.entities:
+            types |= {key.type: types.get(key.type, view) for key in view.plan.keys if key.name == entity.join_key}
+    if len(types) > 1:
+        raise DefinitionError(
+            f"the join key {entity.join_key!r} of entity {entity.name!r} has one type in all views",
+            where=str(entity.place),
+            got=" and ".join(f"{type_} in view {view.name!r} ({view.place})" for type_, view in types.items()),
+            hint="declare an entity for each type, or give the events' columns the same one",
+        )
     return EntityPlan(
         name=entity.name,
         join_key=entity.join_key,
-        type=types.get(entity.join_key, "string"),
+        type=next(iter(types), "string"),
         description=entity.description,
         owner=entity.owner,
         tags=entity.tags,

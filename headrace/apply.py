@@ -16,6 +16,7 @@ from features.applied import load_applied, save_applied
 from features.plan import Definitions
 from headrace.diff import Action, Diff, compare, refuse_new_meanings
 from headrace.load import Loaded, load_definitions
+from headrace.udf_check import check_udfs
 from schemas.errors import DataError, NotReady
 from schemas.settings import ConnectionSettings
 
@@ -35,30 +36,31 @@ class Planned:
 def plan(settings: ConnectionSettings, replace: Collection[str] = ()) -> Planned:
     """Load the definitions and compare. Raises DefinitionError for every mistake in them."""
     loaded, declared = load_definitions(settings.definitions, settings.project)
-    try:
-        applied = load_applied(settings.registry_address(), settings.project, of_any_version=True)
-    except DataError:
-        # Another version wrote a document that this one can't read: there is nothing to compare with.
-        applied = None
+    applied = _applied(settings)
     return Planned(loaded, declared, applied, compare(applied, declared, replace))
 
 
-def apply(settings: ConnectionSettings, planned: Planned, report: Report) -> None:
+def apply(settings: ConnectionSettings, planned: Planned, report: Report, remark: Report | None = None) -> None:
     """Make the declared definitions the applied ones: topics, tables, Feast's registry, and last the document.
 
-    A replaced view is folded beside the old one first, so that it takes over whole; then the old one's rows go. Raises
-    ChangedMeaning where a registered name would change its meaning and --replace did not name it.
+    A replaced view is folded beside the old one first, so that it takes over whole; then the old one's rows go.
+    `report` is told what is being done, `remark` what a person should keep in mind (None: the same function). Raises
+    ChangedMeaning where a registered name would change its meaning and --replace did not name it, DefinitionError for a
+    udf whose values depend on a batch's other rows.
     """
     refuse_new_meanings(planned.diff)
+    check_udfs(planned.declared)
+    remark = remark or report
     from stream.topics import ensure_topics
 
     with _alone(settings):
+        _check_still_planned(settings, planned)
         report("Kafka's topics")
-        ensure_topics(settings, planned.declared, report)
+        ensure_topics(settings, planned.declared, remark)
         if planned.diff.replaced_views:
             _bring_up(settings, planned, report)
         else:
-            _make_tables(settings, planned, report)
+            _make_tables(settings, planned, report, remark)
         report("Feast's registry (importing Feast takes a few seconds)")
         from headrace.registry import write_registry
 
@@ -66,15 +68,33 @@ def apply(settings: ConnectionSettings, planned: Planned, report: Report) -> Non
         if planned.diff.replaced_views:
             # What has come in meanwhile; then the tables, which workers of the old meaning still write to.
             _bring_up(settings, planned, report)
-            _make_tables(settings, planned, report)
+            _make_tables(settings, planned, report, remark)
         save_applied(settings.registry_address(), planned.declared)
         if planned.applied is not None and _some_state_goes(planned.diff):
             from headrace.replace import forget_old
 
-            forget_old(settings, planned.applied, planned.declared, report)
+            forget_old(settings, planned.applied, planned.declared, report, remark)
 
 
-def _make_tables(settings: ConnectionSettings, planned: Planned, report: Report) -> None:
+def _applied(settings: ConnectionSettings) -> Definitions | None:
+    try:
+        return load_applied(settings.registry_address(), settings.project, of_any_version=True)
+    except DataError:
+        # Another version wrote a document that this one can't read: there is nothing to compare with.
+        return None
+
+
+def _check_still_planned(settings: ConnectionSettings, planned: Planned) -> None:
+    """Somebody may have applied something else between the comparison and the lock."""
+    if _applied(settings) != planned.applied:
+        raise NotReady(
+            "other definitions have been applied in the meantime",
+            got=f"project {settings.project!r}",
+            hint="see `headrace plan` again",
+        )
+
+
+def _make_tables(settings: ConnectionSettings, planned: Planned, report: Report, remark: Report) -> None:
     from batch.set_aside import set_aside
     from batch.settings import BatchSettings
     from batch.tables import ensure_tables
@@ -83,8 +103,8 @@ def _make_tables(settings: ConnectionSettings, planned: Planned, report: Report)
     report("Iceberg's tables")
     batch = settings_for(BatchSettings, settings)
     if planned.diff.replaced_views:
-        set_aside(batch, planned.declared, report)
-    ensure_tables(batch, planned.declared, report)
+        set_aside(batch, planned.declared, remark)
+    ensure_tables(batch, planned.declared, remark)
 
 
 def _bring_up(settings: ConnectionSettings, planned: Planned, report: Report) -> None:

@@ -20,6 +20,7 @@ from headrace.commands.down import down
 from headrace.commands.get import get
 from headrace.commands.import_ import import_
 from headrace.commands.land import land
+from headrace.commands.maintain import maintain
 from headrace.commands.materialize import materialize
 from headrace.commands.plan import plan
 from headrace.commands.rebuild import rebuild
@@ -90,7 +91,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     "Local services": {"up": up, "down": down, "status": status},
     "Definitions": {"plan": plan, "apply": apply},
     "Running": {"stream": stream, "land": land, "serve": serve},
-    "History": {"import": import_, "rebuild": rebuild},
+    "History": {"import": import_, "rebuild": rebuild, "maintain": maintain},
     "Answers": {"get": get, "train": train, "materialize": materialize, "sql": sql, "verify": verify},
 }
 

@@ -10,7 +10,7 @@ from batch.settings import BatchSettings
 from features.plan import Definitions
 from headrace.settings import settings_for
 from headrace.stopping import stop_on_signals
-from schemas.errors import NotReady
+from schemas.errors import ConfigError, NotReady
 from schemas.event import Event
 from schemas.settings import ConnectionSettings
 from stream.anew import AnewProgress, fold_anew
@@ -67,21 +67,24 @@ def rebuild(
     bring_up(settings, definitions, events, [view], report)
 
 
-def forget_old(settings: ConnectionSettings, old: Definitions, new: Definitions, report: Report) -> None:
+def forget_old(
+    settings: ConnectionSettings, old: Definitions, new: Definitions, report: Report, remark: Report
+) -> None:
     """Delete the rows of views that nobody reads any more, once everybody has seen what is applied."""
     gone = {view.storage_id: name for name, view in old.views.items()}
     for view in new.views.values():
         gone.pop(view.storage_id, None)
     if not gone:
         return
-    report(f"{', '.join(gone.values())}: waiting until servers and workers have turned to what is applied")
-    time.sleep(TAKE_OVER_S)
+    names = ", ".join(gone.values())
     try:
         with Forget(settings_for(StreamSettings, settings)) as forget:
+            report(f"{names}: waiting until servers and workers have turned to what is applied")
+            time.sleep(TAKE_OVER_S)
             for storage_id, name in gone.items():
-                report(f"{name}: deleted {forget.state(storage_id):,} old rows and checkpoints")
-    except NotReady as error:
-        report(f"old rows of {', '.join(gone.values())} stay for now: {error}")
+                remark(f"{name}: deleted {forget.state(storage_id):,} old rows and checkpoints")
+    except (NotReady, ConfigError) as error:
+        remark(f"old rows of {names} stay in Redis, and nobody reads them: {error}")
 
 
 def _seldom(tell: Callable[[AnewProgress], None], every_s: float = 1.0) -> Callable[[AnewProgress], None]:

@@ -6,34 +6,44 @@ import errno
 import logging
 import socket
 
+from features.plan import Definitions
 from headrace.settings import read_settings
 from headrace.terminal import say
 from headrace.wiring import applied_definitions
 from schemas.errors import ConfigError
-from serving.server import run
+from serving.server import MakeLog, run
 from serving.settings import ServingSettings
-from stream.log import KafkaLog
-from stream.settings import StreamSettings
 
 LOOPBACKS = ("127.0.0.1", "localhost", "::1")
 
 
-def run_serve(host: str | None, port: int | None, workers: int | None) -> None:
+def run_serve(host: str | None, port: int | None, workers: int | None, log: bool) -> None:
     """Serve until a signal. Raises NotReady where nothing is applied, ConfigError where the port is taken."""
     settings = read_settings(ServingSettings, serve_host=host, serve_port=port, serve_workers=workers)
     definitions = applied_definitions(settings)
+    make_log = _log_factory(definitions) if log else None
     _check_port(settings)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if settings.serve_host not in LOOPBACKS:
         say(f"listening on {settings.serve_host}: whoever reaches it reads every feature")
     say(f"serving {', '.join(definitions.services) or 'no service yet'} on {_url(settings)}; Ctrl-C stops it")
-    logs = any(service.log > 0 for service in definitions.services.values())
-    run(settings, make_log if logs else None)
+    run(settings, make_log)
 
 
-def make_log() -> KafkaLog:
-    """Where served vectors are logged: each of the server's processes makes its own."""
-    return KafkaLog(read_settings(StreamSettings))
+def _log_factory(definitions: Definitions) -> MakeLog | None:
+    """What makes the log, where some service has one. Raises ConfigError where Kafka's client isn't installed."""
+    logged = [service.name for service in definitions.services.values() if service.log > 0]
+    if not logged:
+        return None
+    try:
+        from headrace.served_log import make_log
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"served vectors of {', '.join(logged)} are logged to Kafka, whose client isn't installed",
+            got=f"no {error.name}",
+            hint="pip install 'headrace[stream]', or serve with --no-log",
+        ) from None
+    return make_log
 
 
 def _check_port(settings: ServingSettings) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import Any
 
-from batch.history import IcebergHistory
-from batch.settings import BatchSettings
 from headrace.follow import run_following
 from headrace.settings import read_settings, settings_for
 from headrace.stopping import stop_on_signals
 from headrace.terminal import print_json, say
 from headrace.ticker import ticker
-from headrace.wiring import Project
+from headrace.wiring import Project, event_types_of
+from stream.history import History
 from stream.report import WorkerReport
 from stream.settings import StreamSettings
 from stream.worker import run_worker
@@ -21,7 +21,7 @@ from stream.worker import run_worker
 def run_stream(runner: str, until_caught_up: bool, metrics_port: int | None, json: bool) -> None:
     """Run until a signal, or until caught up; then say what was done."""
     settings = read_settings(StreamSettings, metrics_port=metrics_port)
-    history = IcebergHistory(settings_for(BatchSettings, settings))
+    history = _history(settings)
 
     def work(project: Project, stop: threading.Event) -> WorkerReport:
         with ticker(f"folding {', '.join(project.definitions.views)}") as tick:
@@ -34,6 +34,7 @@ def run_stream(runner: str, until_caught_up: bool, metrics_port: int | None, jso
                 stop=stop,
                 progress=lambda report: tick(_counts(report), report.waiting_for),
                 runner=runner,
+                load=partial(event_types_of, settings.definitions.absolute()),
             )
 
     with stop_on_signals() as stop:
@@ -42,6 +43,17 @@ def run_stream(runner: str, until_caught_up: bool, metrics_port: int | None, jso
         say(_counts(report))
     if json:
         print_json(_as_json(reports))
+
+
+def _history(settings: StreamSettings) -> History | None:
+    """The event log in Iceberg; None on a host without it: what Kafka has deleted can't be restored there."""
+    try:
+        from batch.history import IcebergHistory
+        from batch.settings import BatchSettings
+    except ModuleNotFoundError as error:
+        say(f"{error.name} is not installed: views are restored from Kafka alone (pip install 'headrace[batch]')")
+        return None
+    return IcebergHistory(settings_for(BatchSettings, settings))
 
 
 def _counts(report: WorkerReport) -> str:

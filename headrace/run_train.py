@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
+import pyarrow as pa
 import typer
 
 from batch.manifest import manifest_path, parse_pins, release, reproduce, write_training_set
 from batch.settings import BatchSettings
 from batch.training import training_set
+from features.plan import Definitions
 from headrace.settings import read_settings
 from headrace.table_files import check_target, write_table
 from headrace.terminal import counting, print_json, say
-from headrace.wiring import evaluable_definitions
-from schemas.errors import RequestError
+from headrace.wiring import evaluable_definitions, event_types_of
+from schemas.errors import ConfigError, RequestError
 
 PARQUET = ".parquet"
 
@@ -32,6 +35,7 @@ class Wanted:
     known_at: Literal["event", "arrival"]
     snapshots: list[str]
     memory_limit: str | None
+    engine: Literal["local", "spark"] = "local"
 
 
 def run_train(wanted: Wanted, json: bool) -> None:
@@ -44,7 +48,11 @@ def run_train(wanted: Wanted, json: bool) -> None:
     definitions = evaluable_definitions(settings)
     started = time.monotonic()
     with counting(f"computing the features of {wanted.service}") as count:
-        if wanted.out.suffix == PARQUET:
+        if wanted.engine == "spark":
+            table = _on_spark(wanted, definitions, settings, pins)
+            write_table(table, wanted.out)
+            rows, manifest = len(table), None
+        elif wanted.out.suffix == PARQUET:
             made = write_training_set(
                 definitions,
                 wanted.service,
@@ -67,6 +75,30 @@ def run_train(wanted: Wanted, json: bool) -> None:
         print_json({"rows": rows, "out": str(wanted.out), "manifest": manifest, "seconds": seconds})
     else:
         say(f"{rows:,} rows in {seconds} s: {wanted.out}{f', made again by --manifest {manifest}' if manifest else ''}")
+
+
+def _on_spark(wanted: Wanted, definitions: Definitions, settings: BatchSettings, pins: dict[str, int]) -> pa.Table:
+    """The same values by many machines: no manifest, and what was true at each instant alone."""
+    if wanted.known_at != "event":
+        raise RequestError(
+            "Spark computes what was true at each instant", got=f"--known-at {wanted.known_at}", hint="--engine local"
+        )
+    try:
+        from batch.spark import spark_training_set
+        from schemas.spark import session
+    except ImportError as error:
+        raise ConfigError(
+            "Spark is not installed", got=str(error), hint="run `make spark`, or: pip install 'headrace[batch,spark]'"
+        ) from None
+    return spark_training_set(
+        session(settings),
+        definitions,
+        wanted.service,
+        wanted.rows,
+        settings,
+        snapshots=pins,
+        prepare=partial(event_types_of, settings.definitions.absolute()),
+    )
 
 
 def run_again(manifest: Path, out: Path | None, memory_limit: str | None, json: bool) -> None:

@@ -14,6 +14,7 @@ from headrace.terminal import out, print_table, say
 from schemas.errors import HeadraceError
 
 HISTORY_LINES_MAX = 5_000
+LEAVE = ("\\q", "quit", "exit")
 ROWS_SHOWN_MAX = 200
 PROMPT = "headrace> "
 GOES_ON = "       -> "
@@ -51,9 +52,10 @@ class Shell:
                 out().print()
                 begun = ""
                 continue
-            if not begun.strip() and line.strip().startswith("\\"):
-                if line.strip() == "\\q":
-                    break
+            word = line.strip().rstrip(";").lower()
+            if not begun.strip() and word in LEAVE:
+                break
+            if not begun.strip() and (word.startswith("\\") or word == "help"):
                 self._guarded(self._command, line.strip())
                 continue
             statements, begun = split_statements(f"{begun}{line}\n")
@@ -73,7 +75,8 @@ class Shell:
         started = time.monotonic()
         answer = self._session.query(statement)
         print_arrow(answer, ROWS_SHOWN_MAX)
-        say(f"{len(answer):,} rows in {time.monotonic() - started:.2f} s")
+        rows = "1 row" if len(answer) == 1 else f"{len(answer):,} rows"
+        say(f"{rows} in {time.monotonic() - started:.2f} s")
 
     def _command(self, text: str) -> None:
         word, _, argument = text.partition(" ")

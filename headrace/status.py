@@ -100,6 +100,8 @@ def look(settings: ConnectionSettings) -> Status:
             landed = _landed(settings, definitions)
         except HeadraceError as error:
             trouble.append(str(error))
+        except ModuleNotFoundError as error:
+            trouble.append(f"{error.name} is not installed here: that part can't be looked at")
     return Status(
         home=str(settings.home),
         project=settings.project,

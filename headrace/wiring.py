@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from features.applied import load_applied
 from features.plan import Definitions
@@ -41,6 +42,11 @@ def evaluable_definitions(settings: ConnectionSettings) -> Definitions:
     if any(calls_udf(each.sql) for view in definitions.views.values() for each in view.inputs):
         load(settings.definitions)
     return definitions
+
+
+def event_types_of(folder: Path) -> Mapping[str, type[Event]]:
+    """The event types that a folder declares, by name: what a task in another process decodes with."""
+    return load(folder).events
 
 
 def open_project(settings: ConnectionSettings) -> Project:

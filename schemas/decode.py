@@ -116,6 +116,9 @@ class Decoder:
             fits = np.ones(len(rows), np.bool_)
             fits[list(misfits)] = False
             table, rows = table.filter(pa.array(fits)), rows[fits]
+        if read.block is not None:
+            block = self._table(batch, places[read.block.rows], read.block.arrays)
+            table, rows = _in_order(table, rows, block, places[read.block.rows])
         return self._check_time(table, rows, batch, refusals), refusals
 
     def _table(self, batch: Batch, rows: Ints, arrays: list[pa.Array]) -> pa.Table:
@@ -141,6 +144,14 @@ class Decoder:
             detail = f"{seconds:.0f} s ahead of the broker's clock; max_future is {self.spec.max_future_us / 1e6:.0f} s"
             refusals.append(Refusal(int(rows[at]), Reason.FUTURE, detail, self.spec.time))
         return table.filter(pa.array(~(outside | ahead)))
+
+
+def _in_order(table: pa.Table, rows: Ints, block: pa.Table, block_rows: Ints) -> tuple[pa.Table, Ints]:
+    if not len(table):
+        return block, block_rows
+    together = np.concatenate([rows, block_rows])
+    order = np.argsort(together)
+    return pa.concat_tables([table, block]).take(pa.array(order)), together[order]
 
 
 def _by_size(row: int, size: int) -> Refusal | None:

@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+import pyarrow as pa
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -160,8 +161,11 @@ class App:
         counter.inc()
 
     def _take(self, definitions: Definitions, version: int) -> None:
+        reader = AsyncReader(self.redis, definitions, self._derive)
+        for service in definitions.services:
+            reader.readings.of(service)
         # One assignment: a read under way keeps the reader that it began with.
-        self.reader = AsyncReader(self.redis, definitions, self._derive)
+        self.reader = reader
         self.metrics.definitions.set(version)
         _LOGGER.info("serving version %d of project %s", version, definitions.project)
 
@@ -173,6 +177,7 @@ class App:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """From start-up to shutdown: follows what is applied, and logs what is served to the last vector."""
+        await asyncio.to_thread(_import_pandas)
         with suppress(HeadraceError):
             await self.applied.refresh()
         tasks = [asyncio.create_task(self.applied.follow())]
@@ -209,7 +214,7 @@ class App:
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def _openapi(self, request: Request) -> Response:
-        return _response(json_answer(document()))
+        return _response(json_answer(document(None if self.reader is None else self.reader.readings.definitions)))
 
     async def _write(self, request: Request) -> Response:
         started = time.perf_counter()
@@ -238,6 +243,11 @@ class App:
         self.metrics.seconds.labels(path).observe(time.perf_counter() - started)
         self.metrics.answers.labels(path, str(answer.status)).inc()
         return _response(answer)
+
+
+def _import_pandas() -> None:
+    # Arrow imports pandas (it takes a second) with the first list that it is given: not in the first request.
+    pa.array([None], pa.string())
 
 
 def _response(answer: Answer) -> Response:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
+
+from features.plan import Definitions
+from schemas.event import Column
 
 JSON = "application/json"
 
 
-@cache
-def document() -> dict[str, Any]:
-    """OpenAPI 3.1 of all routes."""
+def document(definitions: Definitions | None) -> dict[str, Any]:
+    """OpenAPI 3.1 of all routes, with the services, features and columns that are applied."""
+    schemas = SCHEMAS if definitions is None else SCHEMAS | {"FeaturesRequest": _features_request(definitions)}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -37,8 +39,42 @@ def document() -> dict[str, Any]:
             "/metrics": {"get": _get("Counts and percentiles for Prometheus", (), "text/plain")},
             "/openapi.json": {"get": _get("This document", ())},
         },
-        "components": {"schemas": SCHEMAS},
+        "components": {"schemas": schemas},
     }
+
+
+def _features_request(definitions: Definitions) -> dict[str, Any]:
+    """The request's schema, which names what there is. Plain Feast views are not in it, though they are answered."""
+    general: dict[str, Any] = SCHEMAS["FeaturesRequest"]
+    references = [f"{view.name}:{each.name}" for view in definitions.views.values() for each in view.features]
+    references += [f"{view.name}:{each.name}" for view in definitions.derived.values() for each in view.features]
+    keys = [key for view in definitions.views.values() for key in view.keys]
+    columns = {c.name: c for c in [*keys, *(c for view in definitions.derived.values() for c in view.request)]}
+    return general | {
+        "properties": general["properties"]
+        | {
+            "entities": _COLUMNS | {"properties": {name: _column(column) for name, column in columns.items()}},
+            "feature_service": {"enum": [*definitions.services, None]},
+            "features": {"type": ["array", "null"], "items": {"enum": references} if references else _TEXT},
+        }
+    }
+
+
+def _column(column: Column) -> dict[str, Any]:
+    """A column of a request: a list of values of its type, or nulls."""
+    known = _JSON_TYPES.get(column.type)
+    return {"type": "array", "items": {} if known is None else {"type": [known, "null"]}}
+
+
+_JSON_TYPES = {
+    "bool": "boolean",
+    "int64": "integer",
+    "float64": "number",
+    "string": "string",
+    "date": "string",
+    "timestamp": "string",
+    "bytes": "string",
+}
 
 
 def _post(summary: str, request: str, answer: str | None, errors: tuple[int, ...]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class Reader:
     def read(self, what: str | Sequence[str], entities: Columns, *, as_of_us: int | None = None) -> Vectors:
         """The vectors of the entities (join keys and request columns, column by column), in their order."""
         question = Question(self._readings.of(named(what)), entities)
-        replies = self._redis.ask(question.payload, question.replies)
+        replies = self._redis.ask(question.payload, question.replies) if question.replies else []
         return question.answer(replies, as_of_us, self._derive, self._redis)
 
     def close(self) -> None:
@@ -72,7 +72,7 @@ class AsyncReader:
     async def read(self, what: str | Sequence[str], entities: Columns, *, as_of_us: int | None = None) -> Vectors:
         """As `Reader.read`."""
         question = Question(self.readings.of(named(what)), entities)
-        replies = await self._redis.ask(question.payload, question.replies)
+        replies = await self._redis.ask(question.payload, question.replies) if question.replies else []
         return question.answer(replies, as_of_us, self._derive, self._redis)
 
 

@@ -12,8 +12,11 @@ import json
 import logging
 import os
 import shutil
+import signal
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -56,7 +59,8 @@ def run(settings: ServingSettings, log: MakeLog | None = None, *, app: App | Non
     }
     if settings.serve_workers == 1:
         keep_memory()
-        uvicorn.run(app or create_app(settings, None if log is None else log()), **common)  # type: ignore[arg-type]
+        with _clean_end():
+            uvicorn.run(app or create_app(settings, None if log is None else log()), **common)  # type: ignore[arg-type]
         return
     folder = Path(tempfile.mkdtemp(prefix="headrace-metrics-"))
     os.environ[METRICS_FOLDER] = str(folder)
@@ -72,6 +76,19 @@ def run(settings: ServingSettings, log: MakeLog | None = None, *, app: App | Non
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _clean_end() -> Iterator[None]:
+    """SIGTERM is the ordinary end, with status 0: uvicorn sends it to the process once more when it has stopped."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def worker_app() -> App:

@@ -8,6 +8,7 @@ is missing: a batch is kept until each of its calls has merged.
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -69,6 +70,7 @@ class Applier:
     ) -> None:
         self.lost: set[Place] = set()
         self.counts: Counter[str] = Counter()
+        self.redis_s = 0.0
         self.live: dict[str, set[Place]] = {name: set() for name in folds}
         self.folds = dict(folds)
         self._store = store
@@ -139,7 +141,8 @@ class Applier:
             before, calls = self._prepare(batch, advance)
         if calls:
             self.counts["calls"] += len(calls)
-            self._flight = _Flight(batch, advance, before, run(self._store.run, calls))
+            self.counts["batches"] += not advance
+            self._flight = _Flight(batch, advance, before, run(self._run, calls))
 
     def _prepare(self, batch: MicroBatch, advance: bool) -> tuple[dict[str, Positions], list[Call]]:
         before = {name: fold.positions.copy() for name, fold in self.folds.items()}
@@ -151,6 +154,13 @@ class Applier:
         if not mine.moves:
             return []
         return fold.advance(mine.moves) if advance else fold.calls(self._kernel, mine)
+
+    def _run(self, calls: list[Call]) -> list[Answer]:
+        began = time.perf_counter()
+        try:
+            return self._store.run(calls)
+        finally:
+            self.redis_s += time.perf_counter() - began
 
     def _redo(self, flight: _Flight) -> None:
         """Does again what is missing of a batch, as often as it takes, and however long Redis needs."""
@@ -192,6 +202,6 @@ class _Redo:
         self._applier._adopt(self._name, self._fold, self._known)
         self._known = self._fold.positions.copy()
         calls = self._applier._calls(self._name, self._fold, self._flight.batch, self._flight.advance)
-        answers = self._applier._store.run(calls) if calls else []
+        answers = self._applier._run(calls) if calls else []
         self._applier.counts["too_late"] += sum(answer.too_late for answer in answers)
         return all(answer.merged for answer in answers)

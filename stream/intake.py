@@ -38,6 +38,8 @@ class Intake:
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.positions: dict[Place, int] = {}
+        self.taken_us: dict[Place, int] = {}
+        """When the broker took the newest message that was read of each partition."""
         self._newest: dict[Place, int] = {}
         self._rejects = rejects
         self._decoders = {topic: Decoder(event, registry) for topic, event in events.items()}
@@ -54,6 +56,7 @@ class Intake:
         """The partition is read no more."""
         self.positions.pop(place, None)
         self._newest.pop(place, None)
+        self.taken_us.pop(place, None)
         if place[0] in self._copies:
             self._copies[place[0]].forget(place[1])
 
@@ -68,7 +71,10 @@ class Intake:
         for topic, decoded in read.items():
             self._reject(topic, decoded.rejections)
             batch = fetched.batches[topic]
-            table, moved = self.take_table(topic, decoded.table, ends_of(batch.partitions, batch.offsets))
+            ends = ends_of(batch.partitions, batch.offsets)
+            for partition in ends:
+                self.taken_us[topic, partition] = int(batch.timestamps_us[batch.partitions == partition].max())
+            table, moved = self.take_table(topic, decoded.table, ends)
             moves |= moved
             if len(table):
                 tables[topic] = table

@@ -16,11 +16,27 @@ class BringUpProgress(NamedTuple):
     target: int
 
 
+class PlaceProgress(NamedTuple):
+    """A partition that this worker folds, for the views that are live on it.
+
+    `position`: the next offset; `end`: the partition's, a few seconds old at most. `behind_s`: how long ago the broker
+    took the newest event that was read, while there are more behind it; 0 at the end.
+    """
+
+    topic: str
+    partition: int
+    views: tuple[str, ...]
+    position: int
+    end: int
+    behind_s: float
+
+
 class WorkerReport(NamedTuple):
     """Counts since the worker began. `waiting_for` says why there is no progress; empty: there is.
 
     `events` were good and no copies; `rejected` by reason; `counted` and `nulls` by view: events that have a key and
     pass its `where`, and inputs that an expression left null. `too_late`: tiles that no window can read any more.
+    `calls` and `redis_s`: script calls and the time that they took, replies included.
     """
 
     events: int = 0
@@ -35,6 +51,9 @@ class WorkerReport(NamedTuple):
     bringing_up: tuple[BringUpProgress, ...] = ()
     caught_up: bool = False
     waiting_for: str = ""
+    places: tuple[PlaceProgress, ...] = ()
+    batches: int = 0
+    redis_s: float = 0.0
 
     @property
     def rejected_total(self) -> int:

@@ -14,15 +14,21 @@ from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.infra.offline_stores.file_source import FileSource
 from pyiceberg.exceptions import CommitFailedException, TableAlreadyExistsError
 from pyiceberg.table import Table
+from pyiceberg.types import DoubleType, LongType
 
 from batch.catalog import Identifier, find, load, one_at_a_time, open_catalog
 from batch.duck import connect, literal
 from batch.feast.source import HeadraceSource
 from batch.scan import duckdb_column_type, local_path, local_paths
 from batch.settings import BatchSettings
-from batch.tables import column_types
 from features.expression import quote
 from schemas.errors import ConfigError, DataError
+
+WIDENING: dict[tuple[pa.DataType, pa.DataType], DoubleType | LongType] = {
+    (pa.float32(), pa.float64()): DoubleType(),
+    (pa.int32(), pa.int64()): LongType(),
+}
+"""A column of the first type becomes the other when such rows come: nothing of them is lost then."""
 
 
 class Database:
@@ -133,11 +139,14 @@ def _ensure(settings: BatchSettings, identifier: Identifier, rows: pa.Table) -> 
             return catalog.create_table(identifier, _all_nullable(rows.schema))
         except TableAlreadyExistsError:
             table = catalog.load_table(identifier)
-    known = set(table.schema().as_arrow().names)
+    known = {field.name: field.type for field in table.schema().as_arrow()}
     missing = [field for field in rows.schema if field.name not in known]
-    if missing:
+    wider = [field for field in rows.schema if (known.get(field.name), field.type) in WIDENING]
+    if missing or wider:
         with table.update_schema() as update:
             update.union_by_name(pa.schema(missing))
+            for field in wider:
+                update.update_column(field.name, WIDENING[known[field.name], field.type])
     return table
 
 
@@ -174,13 +183,15 @@ def _fitting(rows: pa.Table, table: Table) -> pa.Table:
     columns = {}
     for name, column in zip(rows.column_names, rows.columns, strict=True):
         try:
-            columns[name] = column.cast(arrow.field(name).type)
+            wanted = arrow.field(name).type
+            # Nulls alone come as text, which becomes neither a number nor a struct.
+            columns[name] = pa.nulls(len(column), wanted) if column.null_count == len(column) else column.cast(wanted)
         except pa.ArrowException as error:
             raise DataError(
                 "a column of a table keeps its type",
                 where=f"{'.'.join(table.name())}.{name}",
                 got=f"{column.type} ({error})",
-                hint=f"the table's columns are: {', '.join(column_types(table))}",
+                hint=f"the table's columns are: {', '.join(arrow.names)}",
             ) from None
     return pa.table(columns)
 

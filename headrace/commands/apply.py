@@ -35,7 +35,7 @@ def apply(replace: Replace = None, json: Json = False) -> None:
     if planned.diff and not json:
         print_diff(planned.diff)
     with working("applying") as report:
-        make_it_so(settings, planned, report)
+        make_it_so(settings, planned, report, say)
     if json:
         print_json({"project": planned.declared.project, "changes": diff_json(planned.diff)})
     elif planned.diff:

@@ -11,8 +11,11 @@ def serve(
     ] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="6566 unless a setting says otherwise.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, max=256, help="Processes that share the port.")] = None,
+    log: Annotated[
+        bool, typer.Option("--log/--no-log", help="Log the vectors of services with log=, to Kafka.")
+    ] = True,
 ) -> None:
-    """Run the HTTP server, in Feast's protocol. Vectors of services with log= are logged to Kafka."""
+    """Run the HTTP server, in Feast's protocol."""
     from headrace.run_serve import run_serve
 
-    run_serve(host, port, workers)
+    run_serve(host, port, workers, log)

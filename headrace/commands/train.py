@@ -17,6 +17,13 @@ class KnownAt(StrEnum):
     ARRIVAL = "arrival"
 
 
+class Engine(StrEnum):
+    """What computes a training set."""
+
+    LOCAL = "local"
+    SPARK = "spark"
+
+
 def train(
     service: Annotated[str | None, typer.Argument(help="The feature service.", autocompletion=services)] = None,
     rows: Annotated[
@@ -38,6 +45,9 @@ def train(
         typer.Option(metavar="TABLE=ID", help="Pin a table to an Iceberg snapshot, as events.flights=123. Repeatable."),
     ] = None,
     memory_limit: Annotated[str | None, typer.Option(help="What the work may hold in memory, as 4GiB.")] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="This machine, or Spark: worth it from some 100 M events on.")
+    ] = Engine.LOCAL,
     manifest: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Make the training set of a manifest again: are the bytes the same?"),
@@ -65,4 +75,4 @@ def train(
             hint="write headrace train SERVICE --rows FILE --out FILE",
         )
     else:
-        run_train(Wanted(service, rows, out, known_at.value, snapshot or [], memory_limit), json)
+        run_train(Wanted(service, rows, out, known_at.value, snapshot or [], memory_limit, engine.value), json)

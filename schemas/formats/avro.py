@@ -16,6 +16,8 @@ from typing import Any, cast
 from fastavro import schemaless_reader
 from fastavro.schema import SchemaParseException, UnknownType, parse_schema
 
+from schemas.event import Event
+from schemas.formats.avro_columns import ColumnReader, column_reader
 from schemas.formats.coerce import Record
 from schemas.formats.refusal import Misread
 from schemas.instants import EPOCH
@@ -55,8 +57,13 @@ _PYTHON_TYPES = {
 Convert = Callable[[Any], Any]
 
 
-def compile_avro(schema: RegisteredSchema, registry: Registry) -> Callable[[bytes], Record]:
-    """What reads the messages of a schema. Raises Misread where the schema is none of a record, or can't be read."""
+def compile_avro(
+    schema: RegisteredSchema, registry: Registry, event: type[Event]
+) -> tuple[Callable[[bytes], Record], ColumnReader | None]:
+    """What reads the messages of a schema: one by one, and many at once where that is possible.
+
+    Raises Misread where the schema is none of a record, or can't be read.
+    """
     named: dict[str, Any] = {}
     _parse_references(schema, registry, named, set())
     try:
@@ -75,14 +82,16 @@ def compile_avro(schema: RegisteredSchema, registry: Registry) -> Callable[[byte
             record = cast(Record, schemaless_reader(file, writer, None))
         except MemoryError:
             raise
+        except EOFError as error:
+            raise Misread("the record ends too early for its schema") from error
         except Exception as error:
             # fastavro has many ways to say so, and bytes that it was not written for find them all.
-            raise Misread(f"the record does not match its schema: {str(error) or 'it ends too early'}") from error
+            raise Misread(f"the record does not match its schema: {error}") from error
         if file.tell() != len(value):
             raise Misread(f"{len(value) - file.tell()} bytes stand behind the record")
         return record if convert is None else convert(record)
 
-    return read
+    return read, column_reader(event, parsed, named)
 
 
 def _parse_references(schema: RegisteredSchema, registry: Registry, named: dict[str, Any], seen: set[str]) -> None:

@@ -15,10 +15,10 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 from uuid import UUID
 
-from pydantic import AliasChoices, AwareDatetime, NaiveDatetime, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import AwareDatetime, NaiveDatetime, TypeAdapter, ValidationError
 
 from schemas.event import Event
+from schemas.formats.fast import keys_of
 
 Coerce = Callable[[Any], Any]
 Record = dict[str, Any]
@@ -32,20 +32,14 @@ def record_coercer(event: type[Event]) -> Callable[[Record], Record]:
         key: coercer
         for name, field in event.model_fields.items()
         if (coercer := _coercer(field.annotation, inside=False)) is not None
-        for key in _keys(name, field)
+        for key in keys_of(name, field)
+        if isinstance(key, str)
     }
 
     def coerced(record: Record) -> Record:
         return record | {key: coercer(record[key]) for key, coercer in coercers.items() if key in record}
 
     return coerced if coercers else lambda record: record
-
-
-def _keys(name: str, field: FieldInfo) -> list[str]:
-    alias = field.validation_alias or field.alias
-    if isinstance(alias, AliasChoices):
-        return [choice for choice in alias.choices if isinstance(choice, str)]
-    return [alias] if isinstance(alias, str) else [name]
 
 
 def _coercer(annotation: Any, *, inside: bool) -> Coerce | None:

@@ -20,6 +20,7 @@ import msgspec
 import pyarrow as pa
 from pydantic import (
     AliasChoices,
+    AliasPath,
     AwareDatetime,
     BeforeValidator,
     ConfigDict,
@@ -102,8 +103,7 @@ class Fast(NamedTuple):
 
 def fast_path(event: type[Event]) -> Fast | None:
     """None where only pydantic can read the event: it has validators, a configuration or columns of its own kind."""
-    own_code = any(getattr(event.__pydantic_decorators__, name) for name in _VALIDATORS)
-    if own_code or event.__pydantic_post_init__ or event.model_config != Event.model_config:
+    if has_own_code(event):
         return None
     try:
         columns = [_Column(name, field) for name, field in event.model_fields.items()]
@@ -122,15 +122,21 @@ def fast_path(event: type[Event]) -> Fast | None:
     return Fast(struct, {column.name: column.validate for column in columns if column.validate is not None})
 
 
+def has_own_code(event: type[Event]) -> bool:
+    """True for an event whose meaning isn't in its fields alone: it has validators, or a configuration of its own."""
+    validators = any(getattr(event.__pydantic_decorators__, name) for name in _VALIDATORS)
+    return validators or bool(event.__pydantic_post_init__) or event.model_config != Event.model_config
+
+
 class _Column:
     """A field as msgspec's: under which key it stands, its type and default, and what pydantic has to check beside."""
 
     def __init__(self, name: str, field: FieldInfo) -> None:
         self.name = name
         self.key = _key(name, field)
-        type_, metadata, nullable = _opened(field)
+        type_, metadata, nullable = opened(field)
         self.validate: Validate | None = None
-        if type_ in _READ_BY_PYDANTIC or (type_ in _SCALARS and not _is_checked_alike(type_, metadata)):
+        if type_ in _READ_BY_PYDANTIC or (type_ in _SCALARS and not checked_alike(type_, metadata)):
             if any(isinstance(each, _SEE_RAW_INPUT) for each in metadata):
                 raise _OnlyPydantic(name)
             self.validate = _validator(field, is_plain_instant=type_ is datetime and not metadata)
@@ -142,7 +148,7 @@ class _Column:
         self.definition = (name, struct_type, *_default(field))
 
 
-def _opened(field: FieldInfo) -> tuple[Any, tuple[Any, ...], bool]:
+def opened(field: FieldInfo) -> tuple[Any, tuple[Any, ...], bool]:
     """The type inside of a field's annotation, all that is said about it, and whether it may be None."""
     type_, nullable = _without_none(field.annotation)
     metadata = tuple(_parts(field.metadata))
@@ -162,6 +168,12 @@ def _key(name: str, field: FieldInfo) -> str:
     if isinstance(alias, AliasChoices) and field.is_required() and all(isinstance(c, str) for c in alias.choices):
         return str(alias.choices[0])
     raise _OnlyPydantic(alias)
+
+
+def keys_of(name: str, field: FieldInfo) -> list[str | AliasPath]:
+    """Where a field's value is looked for in a record; the first that is there counts."""
+    alias = field.validation_alias or field.alias or name
+    return list(alias.choices) if isinstance(alias, AliasChoices) else [alias]
 
 
 def _default(field: FieldInfo) -> tuple[Any, ...]:
@@ -216,14 +228,15 @@ def _plain(annotation: Any) -> Any:
     raise _OnlyPydantic(annotation)
 
 
-def _is_checked_alike(type_: Any, metadata: tuple[Any, ...]) -> bool:
+def checked_alike(type_: Any, metadata: tuple[Any, ...]) -> bool:
+    """True if all that is said about a type is plain bounds, each once."""
     # Of two lower bounds msgspec would take the last one, pydantic takes both.
     once = len({type(each) for each in metadata}) == len(metadata)
     return once and all(isinstance(each, _SAME_CONSTRAINTS.get(type_, ())) for each in metadata)
 
 
 def _constrained(type_: Any, metadata: tuple[Any, ...], annotation: Any) -> Any:
-    if not _is_checked_alike(get_origin(annotation) or annotation, metadata):
+    if not checked_alike(get_origin(annotation) or annotation, metadata):
         raise _OnlyPydantic(metadata)
     constraints = {_ATTRIBUTES[type(each)]: getattr(each, _ATTRIBUTES[type(each)]) for each in metadata}
     if annotation is int:

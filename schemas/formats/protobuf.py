@@ -28,6 +28,7 @@ from google.protobuf.message import DecodeError, Message
 from schemas.event import Event
 from schemas.formats.avro import DECIMAL_BYTES_MAX, REFERENCES_MAX, decimal_of
 from schemas.formats.coerce import Record
+from schemas.formats.fast import has_own_code, keys_of
 from schemas.formats.refusal import Misread
 from schemas.instants import EPOCH
 from schemas.registry import Reference, RegisteredSchema, Registry
@@ -56,6 +57,7 @@ class ProtobufCompiler:
         self._null_if_unset = frozenset(
             column.name for column in spec.columns if column.nullable and event.model_fields[column.name].is_required()
         )
+        self._wanted = _wanted(event)
         self._numbers = frozenset(column.name for column in spec.columns if column.type in ("int64", "list<int64>"))
 
     def compile(self, schema: RegisteredSchema, registry: Registry) -> Callable[[bytes], Record]:
@@ -77,6 +79,7 @@ class ProtobufCompiler:
         fields = [
             (field.name, field.has_presence, _converter(field, field.name in self._numbers))
             for field in descriptor.fields
+            if self._wanted is None or field.name in self._wanted
         ]
         nulls = self._null_if_unset & {name for name, may_be_unset, _ in fields if may_be_unset}
 
@@ -91,6 +94,13 @@ class ProtobufCompiler:
             return record
 
         return read
+
+
+def _wanted(event: type[Event]) -> frozenset[str] | None:
+    """The fields that an event looks at; None where its own code may look at any."""
+    keys = [key for name, field in event.model_fields.items() for key in keys_of(name, field)]
+    names = [key for key in keys if isinstance(key, str)]
+    return None if has_own_code(event) or len(names) < len(keys) else frozenset(names)
 
 
 def _record(message: Message, fields: Iterable[Field]) -> Record:
@@ -156,7 +166,7 @@ def _enum_name(enum: EnumDescriptor, number: int) -> str:
 def _instant(message: Any) -> Any:
     if not 0 <= message.nanos < NANOS:
         raise ValueError(f"{message.nanos} nanoseconds are none of a second")
-    return EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // 1_000)
+    return EPOCH + timedelta(0, message.seconds, message.nanos // 1_000)
 
 
 def _decimal_of_text(message: Any) -> Decimal:

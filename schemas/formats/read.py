@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.event import Event
@@ -19,16 +21,25 @@ NOT_READ = (ValueError, TypeError, OverflowError, RecursionError)
 """What msgspec raises for a message that it can't read."""
 
 
+class Block(NamedTuple):
+    """Messages that were read as columns at once: their places, ascending, and all columns of the event."""
+
+    rows: npt.NDArray[np.int64]
+    arrays: list[pa.Array]
+
+
 class Read(NamedTuple):
     """Events in the order of their messages. `rows` are the places of these among the messages.
 
-    `lists` holds, for some columns, the values of all events; the others are attributes of the events.
+    `lists` holds, for some columns, the values of all events; the others are attributes of the events. What stands in
+    `block` is not among them.
     """
 
     rows: list[int]
     events: list[Any]
     lists: dict[str, Values]
     refusals: list[Refusal]
+    block: Block | None = None
 
 
 class _FastRead(NamedTuple):

@@ -13,6 +13,7 @@ from features.plan import Definitions
 from schemas.errors import DeliveryError, NotReady
 from schemas.event import Event
 from schemas.row import NO_EVENT
+from stream.alarm import RejectAlarm
 from stream.apply import Applier
 from stream.batch import Place
 from stream.bringup import BringUp
@@ -20,10 +21,11 @@ from stream.checkpoint import Positions
 from stream.feed import Feed
 from stream.history import IMPORTED, History
 from stream.intake import Intake
+from stream.monitor import Monitor
 from stream.patience import Patience, Stopped
 from stream.placement import place_partition
 from stream.rejects import Rejects
-from stream.report import BringUpProgress, Progress, WorkerReport
+from stream.report import BringUpProgress, PlaceProgress, Progress, WorkerReport
 from stream.settings import StreamSettings
 from stream.store import Store
 from stream.streamed import Streamed
@@ -32,6 +34,7 @@ from stream.warmup import read_from
 
 POLL_S = 0.1
 LOOK_AT_OTHERS_EVERY_S = 0.5
+REPORT_EVERY_S = 1.0
 HOLD_S = 1.0
 """A fold takes 0.1 s. Only one that takes longer makes the consumer pause, which costs it what it has prefetched."""
 AT_ONCE_EVENTS_MAX = 2_000
@@ -70,7 +73,7 @@ class ConfluentRunner:
         self._rejects = Rejects(settings)
         self._intake = Intake(self._streamed.events, self._rejects, settings.schema_registry)
         self._source = open_feed(settings)
-        self._patience = Patience(stop, settings.retry_max_s, self._source.wait)
+        self._patience = Patience(stop, settings.retry_max_s, self._wait)
         self._fold_patience = Patience(stop, settings.retry_max_s, stop.wait)
         self._kernel = Kernel()
         self._store = Store.open(settings)
@@ -78,7 +81,7 @@ class ConfluentRunner:
             self._streamed.folds(), self._store, self._kernel, self._fold_patience, lambda p: p in self._source.given
         )
         self._folder = ThreadPoolExecutor(1, "fold")
-        self._folding: Future[None] | None = None
+        self._folding: Future[object] | None = None
         self._placed: set[Place] = set()
         self._held: set[Place] = set()
         self._ended: set[Place] = set()
@@ -86,13 +89,20 @@ class ConfluentRunner:
         self._chores = ThreadPoolExecutor(1, "chores")
         self._topic_check: Future[None] | None = None
         self._ends: dict[Place, int] = {}
-        self._next_advance = self._next_check = self._next_look = 0.0
+        self._held_ends: dict[Place, int] = {}
+        self._monitor = None
+        if settings.metrics_port is not None:
+            self._monitor = Monitor(settings.metrics_host, settings.metrics_port)
+            log.info("metrics, /health and /ready on http://%s:%d", settings.metrics_host, self._monitor.port)
+        self._alarm = RejectAlarm(settings.rejects_share_max, time.monotonic)
+        self._next_advance = self._next_check = self._next_look = self._next_report = 0.0
 
     def run(self) -> WorkerReport:
         """Works; see the class."""
         try:
             self._patience.until_done(self._store.check_policy)
-            self._ends = {place: held.end for place, held in ranges(self._admin, self._streamed.places).items()}
+            held = self._fold_patience.until_done(lambda: ranges(self._admin, self._streamed.places))
+            self._ends = {place: each.end for place, each in held.items()}
             self._source.subscribe(list(self._topics))
             while not self._stop.is_set() and not self._is_done():
                 self._step()
@@ -122,7 +132,24 @@ class ConfluentRunner:
             bringing_up=tuple(self._bringing_up()),
             caught_up=self._is_caught_up(),
             waiting_for=self._fold_patience.waiting_for or self._patience.waiting_for or self._source.waiting_for,
+            places=tuple(self._place_progress(place) for place in sorted(self._placed)),
+            batches=self._applier.counts["batches"],
+            redis_s=self._applier.redis_s,
         )
+
+    def _tell(self) -> None:
+        report = self.report()
+        if self._monitor is not None:
+            self._monitor.take(report)
+        self._progress(report)
+
+    def _place_progress(self, place: Place) -> PlaceProgress:
+        position = self._intake.positions[place]
+        end = max(self._held_ends.get(place, 0), position)
+        taken_us = self._intake.taken_us.get(place)
+        behind_s = 0.0 if end == position or taken_us is None else max(time.time() - taken_us / 1e6, 0.0)
+        views = tuple(name for name, places in self._applier.live.items() if place in places)
+        return PlaceProgress(*place, views, position, end, behind_s)
 
     def _step(self) -> None:
         self._take_away()
@@ -132,22 +159,35 @@ class ConfluentRunner:
         batch = self._patience.until_done(lambda: self._intake.take(fetched))
         self._ended |= fetched.ends.keys() & self._source.given
         self._patience.until_done(self._rejects.flush)
+        self._alarm.check(self._intake.counts["events"], self._rejects.counts.total())
         if batch.moves:
             at_once = sum(map(len, batch.tables.values())) <= AT_ONCE_EVENTS_MAX
             self._fold(lambda: self._applier.apply(batch, at_once=at_once))
         elif self._folding is not None and self._folding.done():
             self._drain()
-            self._applier.settle()
+            if not self._applier.is_idle:
+                self._fold(self._applier.settle)
         now = time.monotonic()
         if now >= self._next_advance:
             self._next_advance = now + self._settings.advance_every_s
-            self._progress(self.report())
+            self._tell()
+            self._next_report = now + REPORT_EVERY_S
             self._advance()
         if now >= self._next_check:
             self._next_check = now + self._settings.topic_check_every_s
             self._check_topics()
+            # A Redis that was emptied or went back is found also where no event comes that would be refused.
+            self._fold(self._applier.refresh)
 
-    def _fold(self, work: Callable[[], None]) -> None:
+    def _wait(self, seconds: float) -> None:
+        """Lets time pass; the group goes on to see this member as alive, and whoever watches hears why it waits."""
+        self._source.wait(seconds)
+        now = time.monotonic()
+        if now >= self._next_report:
+            self._next_report = now + REPORT_EVERY_S
+            self._tell()
+
+    def _fold(self, work: Callable[[], object]) -> None:
         """Has the applier do something while the next messages are fetched and decoded; one thing at a time."""
         self._drain()
         self._folding = self._folder.submit(work)
@@ -158,7 +198,7 @@ class ConfluentRunner:
         if folding is not None:
             wait([folding], HOLD_S)
             while not folding.done():
-                self._source.wait(POLL_S)
+                self._wait(POLL_S)
             folding.result()
 
     def _refresh(self) -> dict[str, Positions]:
@@ -285,8 +325,10 @@ class ConfluentRunner:
     def _compare_topics(self) -> None:
         try:
             found = describe_topics(self._admin, self._topics)
+            held = ranges(self._admin, [(t.name, p) for t in found.values() for p in t.partitions])
         except NotReady:
             return
+        self._held_ends = {place: each.end for place, each in held.items()}
         for name, topic in self._topics.items():
             if name not in found or found[name].id != topic.id:
                 raise DeliveryError(
@@ -336,6 +378,8 @@ class ConfluentRunner:
                 yield BringUpProgress(tuple(sorted(names)), *place, position, target)
 
     def _close(self) -> None:
+        if self._monitor is not None:
+            self._monitor.close()
         for job in self._bring_ups:
             job.stop()
         for job in self._bring_ups:

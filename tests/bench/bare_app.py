@@ -28,7 +28,7 @@ NAMES = [feature.name for view in VIEWS for feature in view.features]
 WORDS = record_words(VIEWS[0].cells)
 WINDOWED = VIEWS[0].name.startswith("windowed")
 HOUR = 3_600_000_000
-RECORD = struct.Struct("<qqQQqdd") if WINDOWED else struct.Struct("<q" + "qqqd" * 10)
+RECORD = struct.Struct("<qqQQqqdd") if WINDOWED else struct.Struct("<q" + "qqqd" * 10)
 JSON = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
 REDIS = AsyncRedis(Address.of(SETTINGS["redis"]), timeout_s=5)
 
@@ -51,7 +51,7 @@ def few(row: bytes, now_us: int) -> list[Any]:
     answers: list[Any] = []
     sums = [[0, 0.0, float("inf"), float("-inf")] for _ in range(2)]
     bounds = ranges(now_us)
-    for key, count, low, middle, high, least, most in records:
+    for key, count, low, middle, high, _, least, most in records:
         for into, (first, last) in zip(sums, bounds, strict=True):
             if first <= key < last:
                 into[0] += count
@@ -81,10 +81,10 @@ def many(rows: list[bytes], now_us: int) -> list[Any]:
         chosen = words.take(inside, axis=0)
         starts = np.searchsorted(owners.take(inside), np.arange(len(rows)))
         number = np.add.reduceat(chosen[:, 1], starts)
-        high, middle = chosen[:, 4].astype(np.float64), chosen[:, 3].astype(np.float64)
+        high, middle = chosen[:, 4].astype(np.float64), chosen[:, 3].view(np.uint64).astype(np.float64)
         total = np.add.reduceat(high * 2.0**44 + middle * 2.0**-20, starts)
         floats = chosen.view(np.float64)
-        least, most = np.minimum.reduceat(floats[:, 5], starts), np.maximum.reduceat(floats[:, 6], starts)
+        least, most = np.minimum.reduceat(floats[:, 6], starts), np.maximum.reduceat(floats[:, 7], starts)
         columns += [number, total, total / number, least, most]
     return columns
 

@@ -92,8 +92,21 @@ def free_port() -> int:
 
 
 def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """What a process and its children have used: Feast's server works in a child."""
+    stats = {int(path.parent.name): _stat(path) for path in Path("/proc").glob("[0-9]*/stat")}
+    tree = {pid}
+    while more := {child for child, (parent, _) in stats.items() if parent in tree} - tree:
+        tree |= more
+    return sum(ticks for child, (_, ticks) in stats.items() if child in tree) / os.sysconf("SC_CLK_TCK")
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    """Parent and CPU ticks of a process; of one that has just ended, nobody's and none."""
+    try:
+        fields = path.read_text().rsplit(")", 1)[1].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0, 0
+    return int(fields[1]), int(fields[11]) + int(fields[12])
 
 
 def measure(url: str, body: Path, pid: int, seconds: float, mode: str = "closed", amount: float = CONNECTIONS) -> Any:
@@ -156,16 +169,7 @@ def test_requests_a_second(online: Online, folder: Path) -> None:
                     for name, (url, file, pid) in urls.items():
                         runs[name].append(measure(url, file, pid, SECONDS))
                 table[case] = {name: max(rounds, key=lambda r: r["rate"]) for name, rounds in runs.items()}
-    print()
-    for case, row in table.items():
-        ours_, bare_, feast_ = row["headrace"], row["bare"], row["feast"]
-        print(
-            f"{case:11} headrace {ours_['rate']:>8}/s p99 {ours_['ms']['p99']:>7} ms {ours_['cpu_us']:>7} µs CPU | "
-            f"bare {bare_['rate']:>8}/s {bare_['cpu_us']:>7} µs | "
-            f"feast {feast_['rate']:>7}/s {feast_['cpu_us']:>8} µs | "
-            f"× feast {ours_['rate'] / feast_['rate']:5.1f} (CPU {feast_['cpu_us'] / ours_['cpu_us']:5.1f}) | "
-            f"of bare {ours_['rate'] / bare_['rate']:4.2f} (CPU {bare_['cpu_us'] / ours_['cpu_us']:4.2f})"
-        )
+            show(case, table[case])
     for row in table.values():
         for run in row.values():
             assert set(run["statuses"]) == {"200"}
@@ -174,6 +178,19 @@ def test_requests_a_second(online: Online, folder: Path) -> None:
         row = table[case]
         assert row["headrace"]["rate"] >= times * row["feast"]["rate"], case
         assert row["headrace"]["rate"] >= 0.7 * row["bare"]["rate"], case
+
+
+def show(case: str, row: dict[str, Any]) -> None:
+    """A line of the table."""
+    ours_, bare_, feast_ = row["headrace"], row["bare"], row["feast"]
+    print(
+        f"{case:11} headrace {ours_['rate']:>8}/s p99 {ours_['ms']['p99']:>7} ms {ours_['cpu_us']:>7} µs CPU | "
+        f"bare {bare_['rate']:>8}/s {bare_['cpu_us']:>7} µs | "
+        f"feast {feast_['rate']:>7}/s {feast_['cpu_us']:>8} µs | "
+        f"× feast {ours_['rate'] / feast_['rate']:5.1f} (CPU {feast_['cpu_us'] / ours_['cpu_us']:5.1f}) | "
+        f"of bare {ours_['rate'] / bare_['rate']:4.2f} (CPU {bare_['cpu_us'] / ours_['cpu_us']:4.2f})",
+        flush=True,
+    )
 
 
 def check_same(ours: str, by_hand: str, body: Path) -> None:
@@ -186,7 +203,7 @@ def check_same(ours: str, by_hand: str, body: Path) -> None:
         assert x["statuses"] == y["statuses"]
         assert x["event_timestamps"] == y["event_timestamps"]
         for u, v in zip(x["values"], y["values"], strict=True):
-            assert u == v or u == pytest.approx(v, rel=1e-6)
+            assert u == v or u == pytest.approx(v, rel=1e-3)
 
 
 def test_at_a_fixed_rate_of_arrivals(online: Online, folder: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fractions import Fraction
+from functools import partial
 from typing import NamedTuple
 
 import orjson
@@ -113,6 +114,7 @@ class Rig:
             stop=stop or threading.Event(),
             progress=progress,
             runner=self.runner,
+            load=partial(event_types, self.name, self.topic, self.dedupe),
         )
 
     def background(self, **options: object) -> Background:
@@ -256,6 +258,10 @@ class Background(threading.Thread):
         self.stop()
         if self.error is not None and raised[0] is None:
             raise self.error
+
+
+def event_types(project: str, topic: str, dedupe: bool) -> dict[str, type[Event]]:
+    return declare(project, topic, dedupe, 8, 1)[1]
 
 
 def declare(

@@ -11,7 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
-from tests.contract.stream.rig import Rig, declare
+from tests.contract.stream.rig import Rig, declare, event_types
 
 ROOT = Path(__file__).parents[3]
 
@@ -64,6 +64,8 @@ class WorkerProcess:
 
 
 def main(what: dict) -> None:
+    from functools import partial
+
     from stream.settings import StreamSettings
     from stream.worker import run_worker
 
@@ -80,6 +82,7 @@ def main(what: dict) -> None:
         stop=stop,
         progress=lambda report: logging.info("%s", report),
         runner=what["runner"],
+        load=partial(event_types, what["name"], what["topic"], what["dedupe"]),
     )
     logging.info("ended: %s", report)
 

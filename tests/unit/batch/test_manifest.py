@@ -75,7 +75,7 @@ def test_other_rows_and_other_code_are_noticed(
     again = reproduce(manifest_path(out), tmp_path / "again.parquet", settings)
     assert again.changed_code == {"duckdb": (made.code["duckdb"], "9.9")}
     pq.write_table(asked(["b"], [1]), rows)
-    with pytest.raises(DataError, match="not those of the manifest"):
+    with pytest.raises(DataError, match="not that of the manifest"):
         reproduce(manifest_path(out), tmp_path / "again.parquet", settings)
 
 

@@ -11,6 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from headrace.cli import app
 
 HEADRACE = [sys.executable, "-m", "headrace"]
 COMMANDS = ["up", "down", "status", "plan", "apply", "import", "rebuild", "maintain", "rejects", "stream", "land"]
@@ -38,10 +41,11 @@ def test_help_lists_every_command_and_loads_nothing_heavy(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(command: str, tmp_path: Path) -> None:
-    done = run(command, "--help", cwd=tmp_path)
-    assert done.returncode == 0
+def test_every_command_has_help(command: str) -> None:
+    done = CliRunner().invoke(app, [command, "--help"])
+    assert done.exit_code == 0
     assert "Usage" in done.stdout
+    assert "--json" in done.stdout or command in ("serve", "rejects")
 
 
 @pytest.mark.parametrize(

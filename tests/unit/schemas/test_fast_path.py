@@ -26,6 +26,7 @@ from pydantic import (
 from schemas.decode import Batch, Decoder
 from schemas.event import Event
 from schemas.formats.fast import fast_path
+from schemas.formats.registered import Writer
 from schemas.registry import Registry
 from tests.unit.schemas.test_decode import FakeMessage
 
@@ -148,7 +149,7 @@ def test_json(records: list[dict[str, Any]]) -> None:
 def test_what_avro_and_protobuf_decode_to(records: list[dict[str, Any]]) -> None:
     decoders = [Decoder(REGISTERED, Registry("mock://unused")) for _ in range(2)]
     for decoder in decoders:
-        decoder._reader._readers[b"\x00\x00\x00\x00\x01"] = lambda value: dict(records[value[5]])  # type: ignore[attr-defined]
+        decoder._reader._writers[b"\x00\x00\x00\x00\x01"] = Writer(lambda value: dict(records[value[5]]))  # type: ignore[attr-defined]
     both_alike(decoders[0], decoders[1], [b"\x00\x00\x00\x00\x01" + bytes([n]) for n in range(len(records))])
 
 

@@ -76,6 +76,13 @@ def test_an_answer_has_feasts_shape_join_keys_first(online: Online, server: Serv
     assert answer["headrace"]["instants"] == ["2026-03-01T11:55:00.000001Z"] * 2
 
 
+def test_no_entities_are_an_empty_answer(online: Online, server: Server) -> None:
+    online.advance()
+    for customers in ([], [None]):
+        answer = server.read(feature_service="replay", entities={"customer": customers}).json()
+        assert [result["values"] for result in answer["results"]] == [customers, *([[None] * len(customers)] * 5)]
+
+
 def test_doubles_are_never_written_as_integers(online: Online, server: Server) -> None:
     online.add({"Order": [order("ann", 5, 2.0)]})
     response = server.read(features=["spending:last_amount"], entities={"customer": ["ann"]})
