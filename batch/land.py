@@ -18,6 +18,7 @@ from pyiceberg.catalog import Catalog
 
 from batch.append import OnStep, Piece, append_once, check_topic
 from batch.catalog import Identifier, load, open_catalog
+from batch.maintain import maintain
 from batch.offsets import offsets_of
 from batch.settings import BatchSettings
 from batch.tables import REJECTS, ensure_tables, events_table, served_table
@@ -91,6 +92,7 @@ class _Lander:
         on_step: OnStep,
     ) -> None:
         self._settings = settings
+        self._definitions = definitions
         self._log = log
         self._progress = progress
         self.report = LandReport()
@@ -111,15 +113,22 @@ class _Lander:
     def run(self, until_caught_up: bool, stop: threading.Event) -> None:
         self._assign()
         look_again = time.monotonic() + LOOK_FOR_PARTITIONS_S
+        upkeep = time.monotonic() + self._settings.maintain_seconds
         while not stop.is_set():
+            is_idle = True
             for message in self._log.poll(POLL_S, self._settings.land_rows_max):
                 self._topics[str(message.topic())].take(message)
+                is_idle = False
             caught_up = until_caught_up and all(landing.caught_up for landing in self._topics.values())
             for landing in self._topics.values():
                 if caught_up or landing.due(self._settings):
                     self._land(landing)
             if caught_up:
                 return
+            if is_idle and time.monotonic() > upkeep:
+                # What lands in small files is merged when nobody waits; meanwhile Kafka keeps what comes.
+                maintain(self._settings, self._definitions)
+                upkeep = time.monotonic() + self._settings.maintain_seconds
             if time.monotonic() > look_again:
                 self._assign()
                 look_again = time.monotonic() + LOOK_FOR_PARTITIONS_S

@@ -176,8 +176,9 @@ class _Run:
         for selection in self._service.selections:
             if selection.view in self._definitions.derived:
                 inputs = {view for view, _ in self._definitions.derived[selection.view].uses}
-                parts = [same[view] for view in inputs] or [np.ones(len(fingerprints), np.bool_)]
-                same[selection.view] = np.logical_and.reduce(parts)
+                own = self._definitions.derived[selection.view].fingerprint
+                unchanged = np.array([each.get(selection.view) == own for each in fingerprints], np.bool_)
+                same[selection.view] = np.logical_and.reduce([unchanged, *(same[view] for view in inputs)])
         return same
 
 

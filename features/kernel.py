@@ -192,7 +192,8 @@ class Kernel:
         `key` is the entity's place in `keys`. Sorted by (key, t), then by (position, offset) where it matters to a bit.
         The kernel answers nothing else until the last batch is taken or the iterator is closed.
         """
-        order = ["key", "t"] if ORDER_FREE.issuperset(cell.kind for cell in plan.cells) else ORDER
+        free = plan.kind != "latest" and ORDER_FREE.issuperset(cell.kind for cell in plan.cells)
+        order = ["key", "t"] if free else ORDER
         wanted = pa.table({"name": keys, "place": pa.array(np.arange(len(keys), dtype=np.int32))})
         with self._prepared(plan, relations) as text, self._bound({"wanted": wanted}), _memory_errors():
             placed = f"SELECT place AS key, e.* EXCLUDE (key) FROM ({text}) e JOIN wanted ON e.key = wanted.name"

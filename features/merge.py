@@ -24,6 +24,7 @@ from features.sources import of_bytes, of_events
 from features.states import Ranges
 from features.window import bounds_us, tile_key_range
 from features.zones import periods
+from schemas.row import TIME_MIN_US
 
 Hash = Mapping[bytes, bytes]
 EXPANDED_MAX = 1 << 22
@@ -99,6 +100,13 @@ def read_records(
     lookup = Lookup(records, keys)
     sources: dict[int, Source] = {}
     ranges: dict[WindowPlan, tuple[Ints, Ints]] = {}
+
+    if plan.kind == "latest" and len(records):
+        # Of each range the newest record alone matters, whatever the feature.
+        first, last = lookup.at(np.full_like(instant_us, TIME_MIN_US)), lookup.at(instant_us)
+        records = records.take(pa.array(np.maximum(last, 1) - 1))
+        rows = np.arange(len(instant_us))
+        ranges |= {plan.feature(name).window: (rows, rows + (last > first)) for name in features}
 
     def source(cell: int) -> Source:
         if cell not in sources:

@@ -41,8 +41,8 @@ def served_topic(service: str) -> str:
 def served_schema(definitions: Definitions, service: ServicePlan) -> pa.Schema:
     """The table `served.<service>`: a logged vector with what it takes to compute it again.
 
-    `fingerprints`: JSON {view: fingerprint}. `checkpoints`: JSON {view: [[source, partition, offset], …]} of the shard
-    that the entity's row was read from. The instant is naive UTC.
+    `fingerprints`: JSON {view: fingerprint}, derived views too. `checkpoints`: JSON {view: [[source, partition,
+    offset], …]} of the shard that the entity's row was read from. The instant is naive UTC.
     """
     columns = [
         *join_key_columns(definitions, service),

@@ -106,9 +106,11 @@ def _entity(definitions: Definitions, name: str) -> Entity:
 
 def _source(settings: ConnectionSettings, spec: EventSpec) -> DataSource:
     """The event log as a batch source, and before it, where there is one, the topic as a stream source."""
+    namespace, table = _place(spec)
     log = HeadraceSource(
         name=f"events.{spec.log_name}" if spec.topic else spec.log_name,
-        table=spec.log_name,
+        table=table,
+        namespace=namespace,
         timestamp_field=spec.time,
         description=spec.description,
         tags={TAG: "event"},
@@ -125,6 +127,14 @@ def _source(settings: ConnectionSettings, spec: EventSpec) -> DataSource:
         description=spec.description,
         tags={TAG: "event"},
     )
+
+
+def _place(spec: EventSpec) -> tuple[str, str]:
+    """Namespace and table: of the event log, of a table that is somebody else's, or of none, where it is a file."""
+    if spec.table is not None:
+        namespace, _, table = spec.table.rpartition(".")
+        return namespace, table
+    return ("events" if spec.topic is not None else "files"), spec.log_name
 
 
 def _format(spec: EventSpec) -> StreamFormat:

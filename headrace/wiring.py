@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from features.applied import load_applied
 from features.plan import Definitions
 from features.udf import calls_udf
 from headrace.load import load
 from schemas.errors import ConfigError, NotReady, RequestError
-from schemas.event import Event
+from schemas.event import Event, EventSpec
 from schemas.settings import ConnectionSettings
 
 
@@ -65,13 +67,17 @@ def open_project(settings: ConnectionSettings) -> Project:
                 got=", ".join(events) or "no event",
                 hint="run `headrace apply`, or name the folder in HEADRACE_DEFINITIONS",
             )
-        if events[name].spec() != spec:
+        if _meaning(events[name].spec()) != _meaning(spec):
             raise ConfigError(
                 f"event type {name!r} is declared otherwise than it was applied",
                 where=str(settings.definitions),
                 hint="see `headrace plan`, then run `headrace apply`",
             )
     return Project(definitions, {name: events[name] for name in definitions.events})
+
+
+def _meaning(spec: EventSpec) -> EventSpec:
+    return msgspec.structs.replace(spec, description="")
 
 
 def check_view(definitions: Definitions, view: str) -> None:

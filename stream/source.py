@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
@@ -17,6 +18,7 @@ from stream.intake import Fetched
 from stream.settings import StreamSettings
 
 OFFSETS_TIMEOUT_S = 15.0
+CLOSE_TIMEOUT_S = 5.0
 CHUNK_MESSAGES = 2_048
 """Messages that are taken from the client at once: as many as stay in the processor's cache while columns are made."""
 PASSING = (
@@ -74,6 +76,8 @@ class Source:
                 # The end of a partition shows in an empty answer; messages never wait for this.
                 "fetch.wait.max.ms": 100,
                 "fetch.error.backoff.ms": 100,
+                "reconnect.backoff.max.ms": 1_000,
+                "error_cb": self._take_client_error,
                 # Partitions that are added are found this soon.
                 "topic.metadata.refresh.interval.ms": 10_000,
             },
@@ -86,8 +90,10 @@ class Source:
         )
 
     def close(self) -> None:
-        """Leaves the group."""
-        self._consumer.close()
+        """Leaves the group. Where no broker hears of it, it isn't waited for: the session's end says the same."""
+        closing = threading.Thread(target=self._consumer.close, name="close", daemon=True)
+        closing.start()
+        closing.join(CLOSE_TIMEOUT_S)
 
     @property
     def reading(self) -> set[Place]:
@@ -210,6 +216,11 @@ class Source:
             self.waiting_for = f"Kafka: {error.str()}"
         else:
             raise DeliveryError("Kafka's client can't go on", where=f"{place[0]}/{place[1]}", got=error.str())
+
+    def _take_client_error(self, error: KafkaError) -> None:
+        """Of the client as a whole: no broker is reachable, say. The next message, or whoever asks Kafka, clears it."""
+        if not error.fatal():
+            self.waiting_for = f"Kafka: {error.str()}"
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self.joined = True

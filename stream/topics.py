@@ -42,7 +42,8 @@ class Range(NamedTuple):
 
 def admin_client(settings: ConnectionSettings) -> AdminClient:
     """An admin client of the settings' Kafka."""
-    return AdminClient(dict(settings.kafka_config()))
+    # Its remarks on its own threads are for nobody.
+    return AdminClient({"log_level": "5", **settings.kafka_config()})
 
 
 def wanted_topics(settings: ConnectionSettings, definitions: Definitions) -> list[str]:

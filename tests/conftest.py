@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from headrace.local.services import down, up
+from tests.containers import services
 
 # Budgets of the property tests, by HEADRACE_TEST_PROFILE: while writing code, in `make test`, and over night.
 for _name, _examples in {"fast": 8, "ci": 6, "nightly": 5_000}.items():
@@ -38,6 +39,8 @@ def kafka(request: pytest.FixtureRequest) -> str:
     """The bootstrap servers of a real broker: HEADRACE_TEST_KAFKA, or one started for this run."""
     if existing := os.environ.get("HEADRACE_TEST_KAFKA"):
         return existing
+    if services.wanted():
+        return str(request.getfixturevalue("kafka_container"))
     return up(request.getfixturevalue("services_home"), ["kafka"])["kafka"]
 
 
@@ -46,7 +49,23 @@ def redis_url(request: pytest.FixtureRequest) -> str:
     """The URL of a real Redis: HEADRACE_TEST_REDIS, or one started for this run."""
     if existing := os.environ.get("HEADRACE_TEST_REDIS"):
         return existing
+    if services.wanted():
+        return str(request.getfixturevalue("redis_container"))
     return up(request.getfixturevalue("services_home"), ["redis"])["redis"]
+
+
+@pytest.fixture(scope="session")
+def kafka_container() -> Iterator[str]:
+    """A broker in a container: HEADRACE_TEST_SERVICES=containers."""
+    with services.kafka() as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def redis_container() -> Iterator[str]:
+    """A Redis in a container."""
+    with services.single_redis() as url:
+        yield url
 
 
 @pytest.fixture
@@ -57,8 +76,9 @@ def unique() -> Callable[[str], str]:
 
 
 @pytest.fixture(autouse=True)
-def no_ambient_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings come from the test alone, never from the shell that it runs in."""
+def no_ambient_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Settings come from the test alone, never from the shell or the checkout that it runs in."""
     for name in os.environ:
         if name.startswith("HEADRACE_") and not name.startswith("HEADRACE_TEST_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path_factory.getbasetemp() / "home"))

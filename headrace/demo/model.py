@@ -17,7 +17,7 @@ from headrace.demo.rows import FIRST_TEST_MONTH
 
 SCHEDULE = ("carrier", "origin", "dest", "weekday", "minute", "minutes_planned", "distance_miles")
 """What the schedule says of a flight, with no event at all. Not the month: the test's months are never seen before."""
-TREES = 150
+TREES = 100
 LEARNING_RATE = 0.1
 
 

@@ -17,6 +17,7 @@ from headrace.demo.over_http import SERVICE
 from headrace.demo.report import Report
 from headrace.demo.start_over import note_topics, start_over
 from headrace.demo.timeline import BROKEN_OF_EACH, EVENTS, Timeline, timeline
+from headrace.diff import refuse_new_meanings
 from headrace.settings import read_settings
 from schemas.errors import ConfigError
 from schemas.settings import ConnectionSettings
@@ -78,6 +79,8 @@ def _plan(settings: ConnectionSettings) -> Planned:
             got=f"those in {settings.definitions}",
             hint="run the demo from the project's folder, with HEADRACE_DEFINITIONS unset",
         )
+    # Found out before anything is deleted.
+    refuse_new_meanings(planned.diff)
     return planned
 
 

@@ -29,6 +29,7 @@ from schemas.event import Event
 from schemas.formats.avro import DECIMAL_BYTES_MAX, REFERENCES_MAX, decimal_of
 from schemas.formats.coerce import Record
 from schemas.formats.fast import has_own_code, keys_of
+from schemas.formats.protobuf_columns import ColumnReader, column_reader
 from schemas.formats.refusal import Misread
 from schemas.instants import EPOCH
 from schemas.registry import Reference, RegisteredSchema, Registry
@@ -57,11 +58,17 @@ class ProtobufCompiler:
         self._null_if_unset = frozenset(
             column.name for column in spec.columns if column.nullable and event.model_fields[column.name].is_required()
         )
+        self._event = event
         self._wanted = _wanted(event)
         self._numbers = frozenset(column.name for column in spec.columns if column.type in ("int64", "list<int64>"))
 
-    def compile(self, schema: RegisteredSchema, registry: Registry) -> Callable[[bytes], Record]:
-        """What reads the messages of a schema. Raises Misread where its descriptor can't be read."""
+    def compile(
+        self, schema: RegisteredSchema, registry: Registry
+    ) -> tuple[Callable[[bytes], Record], ColumnReader | None]:
+        """What reads the messages of a schema: one by one, and many at once where that is possible.
+
+        Raises Misread where its descriptor can't be read.
+        """
         file, pool = _pool(schema, registry)
         readers: dict[tuple[int, ...], Callable[[bytes], Record]] = {}
 
@@ -72,7 +79,8 @@ class ProtobufCompiler:
                 reader = readers[indexes] = self._reader(pool.FindMessageTypeByName(_message_name(file, indexes)))
             return reader(value[start:])
 
-        return read
+        first = pool.FindMessageTypeByName(_message_name(file, (0,))) if file.message_type else None
+        return read, None if first is None else column_reader(self._event, first)
 
     def _reader(self, descriptor: Descriptor) -> Callable[[bytes], Record]:
         message_class = message_factory.GetMessageClass(descriptor)

@@ -6,7 +6,8 @@ types and defaults holds, so producers of several versions may write to one topi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
@@ -27,10 +28,10 @@ from schemas.rejection import Reason
 HEAD_BYTES = 5
 MESSAGES_MIN = 200
 """Of fewer messages of one schema the calls of NumPy cost more than they save."""
-RUN_BYTES_MAX = 32 << 20
-"""Text is gathered with eight bytes of index for each of its own."""
+RUN_BYTES_MAX = 4 << 20
+"""Text is gathered with some 24 bytes of indexes for each of its own; more is read in pieces."""
 HEADS_MAX = 16
-"""Schemas of one batch that are read as columns; where there are more, each has few messages."""
+"""Schemas of one batch that are read as columns: those with most messages. A topic has a few."""
 
 
 class Columns(Protocol):
@@ -85,14 +86,13 @@ class RegisteredReader:
 
     def _read_columns(self, values: Sequence[bytes]) -> tuple[Block | None, Sequence[int]]:
         """What can be read as columns, and the places of all other messages."""
-        heads = [value[:HEAD_BYTES] for value in values]
-        distinct = set(heads) if len(values) >= MESSAGES_MIN else set()
         parts: list[Block] = []
-        for head in distinct if len(distinct) <= HEADS_MAX else ():
-            rows = np.array([row for row, each in enumerate(heads) if each == head], np.int64)
-            part = self._block(head, rows, [values[row] for row in rows.tolist()])
-            if part is not None and len(part.rows):
-                parts.append(part)
+        if len(values) >= MESSAGES_MIN:
+            heads = [value[:HEAD_BYTES] for value in values]
+            for head, count in Counter(heads).most_common(HEADS_MAX):
+                if count >= MESSAGES_MIN:
+                    rows = np.array([row for row, each in enumerate(heads) if each == head], np.int64)
+                    parts += self._blocks(head, rows, values)
         if not parts:
             return None, range(len(values))
         block = _together(parts)
@@ -100,15 +100,18 @@ class RegisteredReader:
         left[block.rows] = False
         return block, np.flatnonzero(left).tolist()
 
-    def _block(self, head: bytes, rows: npt.NDArray[np.int64], values: list[bytes]) -> Block | None:
-        if len(values) < MESSAGES_MIN or sum(map(len, values)) > RUN_BYTES_MAX:
-            return None
+    def _blocks(self, head: bytes, rows: npt.NDArray[np.int64], values: Sequence[bytes]) -> Iterator[Block]:
         try:
             columns = self._writer(head).columns
         except Misread:
-            return None
-        read = None if columns is None else columns.read(values)
-        return None if read is None else Block(rows[read[1]], read[0])
+            return
+        if columns is None:
+            return
+        runs = np.cumsum([len(values[row]) for row in rows.tolist()]) // RUN_BYTES_MAX
+        for some in np.split(rows, np.flatnonzero(np.diff(runs)) + 1):
+            read = columns.read([values[row] for row in some.tolist()])
+            if read is not None and read[1].any():
+                yield Block(some[read[1]], read[0])
 
     def _refusal(self, row: int, misread: Misread) -> Refusal:
         refusal = misread.refusal(row)
@@ -167,7 +170,7 @@ def _compiler(event: type[Event]) -> Callable[[RegisteredSchema, Registry], Writ
     from schemas.formats.protobuf import ProtobufCompiler  # noqa: PLC0415
 
     compile_ = ProtobufCompiler(event).compile
-    return lambda schema, registry: Writer(compile_(schema, registry))
+    return lambda schema, registry: Writer(*compile_(schema, registry))
 
 
 def _keep(cache: dict[bytes, Any], head: bytes, entry: Any) -> None:

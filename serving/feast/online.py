@@ -38,6 +38,7 @@ from serving.connection import Redis
 from serving.entities import EPOCH
 from serving.feast import rows
 from serving.feast.values import from_columns, from_proto, to_protos
+from serving.feast.wire import stamps_bytes, vector_bytes
 from serving.read import Reader
 from serving.resp import command
 from serving.settings import ServingSettings
@@ -61,7 +62,8 @@ class _State:
     """What one configuration has opened."""
 
     redis: Redis
-    registry_url: str
+    registry_url: str | None
+    """The SQL registry's database; None: the project has another registry, and so no views of headrace's."""
     version: int = 0
     looked_at: float = float("-inf")
     reader: Reader | None = None
@@ -141,7 +143,7 @@ class HeadraceOnlineStore(OnlineStore):
         redis = self._state(config).redis
         for start in range(0, len(written), rows.WRITE_ROWS):
             part = written[start : start + rows.WRITE_ROWS]
-            rows.write(redis, part, table.ttl)
+            rows.write(redis, part, _ttl(table))
             if progress is not None:
                 progress(len(part))
 
@@ -190,7 +192,8 @@ class HeadraceOnlineStore(OnlineStore):
                 read, old = _read_rows(reader, table.name, keys, names), [False] * len(keys)
             else:
                 found = self._plain_rows(config, table, keys, names)
-                read, old = [(None, None) if o else (i, v) for i, v, o in found], [o for _, _, o in found]
+                # Of a row that is too old only its instant is told.
+                read, old = [(i, None if o else v) for i, v, o in found], [o for _, _, o in found]
             utils._populate_response_from_feature_data(
                 names,
                 read,
@@ -218,7 +221,8 @@ class HeadraceOnlineStore(OnlineStore):
         """For each entity: the row's instant, its values, and whether it is older than the view's TTL."""
         prefix = rows.prefix(config.project, table.name)
         keys = [prefix + _serialized(config, key) for key in entity_keys]
-        oldest = None if not table.ttl else rows.instant_us(datetime.now(UTC) - table.ttl)
+        ttl = _ttl(table)
+        oldest = None if not ttl else rows.instant_us(datetime.now(UTC) - ttl)
         answer: list[tuple[datetime | None, dict[str, Value] | None, bool]] = []
         for found in rows.read(self._state(config).redis, keys, names):
             if found is None:
@@ -243,14 +247,16 @@ class HeadraceOnlineStore(OnlineStore):
                 # Feast's project names are freer than headrace's, and nothing here depends on them.
                 settings = ServingSettings(**given)
                 redis = open_redis(settings.redis_address(), timeout_s=settings.redis_timeout_s)
-                self._states[kept] = _State(redis, settings.registry_address())
+                registry = config.registry
+                url = str(registry.path) if registry.registry_type == "sql" else None
+                self._states[kept] = _State(redis, url)
             return self._states[kept]
 
     def _reader(self, config: RepoConfig) -> Reader | None:
         """The reader of what is applied now; None where headrace has applied nothing in this project."""
         state = self._state(config)
         now = time.monotonic()
-        if now - state.looked_at > LOOK_EVERY_S:
+        if state.registry_url is not None and now - state.looked_at > LOOK_EVERY_S:
             with self._lock:
                 state.looked_at = now
                 version = applied_version(state.registry_url, config.project)
@@ -318,26 +324,18 @@ def _response(vectors: Vectors, full_feature_names: bool, versions: bool) -> Onl
             statuses=[FieldStatus.PRESENT] * vectors.count,
             event_timestamps=never,
         )
-    stamps = [_stamps(view.newest_us.tolist()) for view in vectors.views]
-    for output, column, statuses in zip(reading.outputs, vectors.columns, vectors.statuses, strict=True):
-        proto.results.add(
-            values=to_protos(output.type, column),
-            statuses=statuses.tolist(),
-            event_timestamps=never if output.derived else stamps[output.source],
-        )
+    unknown = stamps_bytes([NO_EVENT] * vectors.count)
+    stamps = [stamps_bytes(view.newest_us.tolist()) for view in vectors.views]
+    for output, column in zip(reading.outputs, vectors.columns, strict=True):
+        stamp = unknown if output.derived else stamps[output.source]
+        statuses = vectors.statuses_of(output, column)
+        proto.results.add().MergeFromString(vector_bytes(output.type, column, statuses, stamp))
     return OnlineResponse(proto)
 
 
 def _key_protos(type_name: str, values: Sequence[Any]) -> list[Value]:
     field = {"int64": "int64_val", "bool": "bool_val"}.get(type_name, "string_val")
     return [Value() if value is None else Value(**{field: value}) for value in values]
-
-
-def _stamps(newest_us: list[int]) -> list[Timestamp]:
-    return [
-        Timestamp() if us == NO_EVENT else Timestamp(seconds=us // 1_000_000, nanos=us % 1_000_000 * 1_000)
-        for us in newest_us
-    ]
 
 
 def _read_rows(reader: Reader, view: str, keys: Sequence[EntityKey], names: Sequence[str]) -> list[ReadRow]:
@@ -361,6 +359,12 @@ def _read_rows(reader: Reader, view: str, keys: Sequence[EntityKey], names: Sequ
         }
         answer.append((None if newest == NO_EVENT else _utc(newest), values or None))
     return answer
+
+
+def _ttl(table: FeatureView) -> timedelta | None:
+    """A view's TTL; on-demand views, which Feast materialises too, have none."""
+    ttl: timedelta | None = getattr(table, "ttl", None)
+    return ttl or None
 
 
 def _serialized(config: RepoConfig, key: EntityKey) -> bytes:

@@ -29,7 +29,7 @@ from stream.report import BringUpProgress, PlaceProgress, Progress, WorkerReport
 from stream.settings import StreamSettings
 from stream.store import Store
 from stream.streamed import Streamed
-from stream.topics import admin_client, describe_topics, ranges
+from stream.topics import Range, Topic, admin_client, describe_topics, ranges
 from stream.warmup import read_from
 
 POLL_S = 0.1
@@ -101,7 +101,7 @@ class ConfluentRunner:
         """Works; see the class."""
         try:
             self._patience.until_done(self._store.check_policy)
-            held = self._fold_patience.until_done(lambda: ranges(self._admin, self._streamed.places))
+            held = self._fold_patience.until_done(lambda: self._ranges(self._streamed.places))
             self._ends = {place: each.end for place, each in held.items()}
             self._source.subscribe(list(self._topics))
             while not self._stop.is_set() and not self._is_done():
@@ -232,7 +232,7 @@ class ConfluentRunner:
         for place in places:
             self._applier.leave(place)
         landed = self._patience.until_done(lambda: self._landed(places))
-        held = self._patience.until_done(lambda: ranges(self._admin, places))
+        held = self._patience.until_done(lambda: self._ranges(places))
         views = self._refresh()
         starts: dict[Place, int] = {}
         behind: dict[Place, frozenset[str]] = {}
@@ -326,9 +326,22 @@ class ConfluentRunner:
         try:
             found = describe_topics(self._admin, self._topics)
             held = ranges(self._admin, [(t.name, p) for t in found.values() for p in t.partitions])
-        except NotReady:
+        except NotReady as error:
+            self._source.waiting_for = str(error)
             return
+        self._source.waiting_for = ""
         self._held_ends = {place: each.end for place, each in held.items()}
+        self._refuse_other_topics(found)
+
+    def _ranges(self, places: Iterable[Place]) -> dict[Place, Range]:
+        """What Kafka holds of the partitions; of a topic that is gone it holds nothing, however long one waits."""
+        try:
+            return ranges(self._admin, places)
+        except NotReady:
+            self._refuse_other_topics(describe_topics(self._admin, self._topics))
+            raise
+
+    def _refuse_other_topics(self, found: Mapping[str, Topic]) -> None:
         for name, topic in self._topics.items():
             if name not in found or found[name].id != topic.id:
                 raise DeliveryError(

@@ -62,6 +62,7 @@ def build_app(settings: StreamSettings, topics: Sequence[str], readings: Reading
     Whatever goes wrong in it ends it. Raises ConfigError for options of librdkafka that Faust has no word for.
     """
     config = settings.kafka_config()
+    settings.home.mkdir(parents=True, exist_ok=True)  # Faust makes the folder below it, and no more
     session_s = settings.session_timeout_ms / 1_000
     app = faust.App(
         f"{settings.project}.stream",

@@ -14,6 +14,7 @@ import redis
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from headrace.local.ports import is_free
 from headrace.local.services import down, running, up
 
 
@@ -41,7 +42,12 @@ class Services:
         os.kill(running(self.home)[name], number)
 
     def start(self, name: str) -> None:
-        """On the port it had."""
+        """On the port it had, once the clients that look for it there have let go of it."""
+        port = int((self.kafka if name == "kafka" else self.redis_url.removesuffix("/0")).rsplit(":", 1)[1])
+        deadline = time.monotonic() + 60
+        while not is_free(port):
+            assert time.monotonic() < deadline, f"port {port} is taken"
+            time.sleep(0.05)
         addresses = up(self.home, [name])
         assert addresses[name] == (self.kafka if name == "kafka" else self.redis_url)
 

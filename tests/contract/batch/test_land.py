@@ -182,6 +182,26 @@ def test_a_lander_that_runs_on_lands_what_comes_and_stops_when_told(log: Log) ->
     log.check(120)
 
 
+def test_an_idle_lander_looks_after_its_tables(log: Log) -> None:
+    log.produce(60)
+    stop = threading.Event()
+    # A commit for every five messages: a dozen small files, which an hour of idleness would merge.
+    settings = log.settings(land_seconds=0.1, land_rows_max=5, maintain_seconds=2)
+    running = threading.Thread(
+        target=run_lander,
+        args=(log.definitions, log.events, settings),
+        kwargs={"until_caught_up": False, "stop": stop},
+    )
+    running.start()
+    try:
+        _wait(lambda: _landed(log) == 60 and _files(log) == 1, seconds=60)
+    finally:
+        stop.set()
+        running.join(timeout=60)
+    assert not running.is_alive()
+    log.check(60)
+
+
 def test_retention_past_the_landed_offset_is_refused(log: Log) -> None:
     log.produce(100)
     log.land()
@@ -232,6 +252,10 @@ def test_a_snapshot_of_somebody_else_is_an_error(log: Log) -> None:
 def _landed(log: Log) -> int:
     table = find(open_catalog(log.settings()), events_table(log.topic))
     return 0 if table is None else table.scan().count()
+
+
+def _files(log: Log) -> int:
+    return len(list(load(open_catalog(log.settings()), events_table(log.topic)).scan().plan_files()))
 
 
 def _created(log: Log) -> bool:

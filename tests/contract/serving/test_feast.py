@@ -150,6 +150,8 @@ def test_a_ttl_holds_online(store: Any, drivers: Any) -> None:
     answer = store.get_online_features(features=["drivers:rating"], entity_rows=[{"driver_id": 3}])
     assert answer.to_dict() == {"driver_id": [3], "rating": [None]}
     assert list(answer.proto.results[1].statuses) == [4]
+    age = datetime.now(UTC) - answer.proto.results[1].event_timestamps[0].ToDatetime(UTC)
+    assert timedelta(hours=2) <= age < timedelta(hours=3)
 
 
 def test_an_older_row_never_replaces_a_newer_and_one_of_the_same_instant_does(store: Any, drivers: Any) -> None:

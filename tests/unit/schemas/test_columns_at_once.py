@@ -112,6 +112,7 @@ def head_of(registry: Registry, schema: dict[str, Any]) -> bytes:
 @pytest.fixture(autouse=True)
 def from_the_first_message_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registered, "MESSAGES_MIN", 1)
+    monkeypatch.setattr(registered, "RUN_BYTES_MAX", 64)
 
 
 def both_alike(registry: Registry, values: list[bytes]) -> Decoder:

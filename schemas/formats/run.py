@@ -1,4 +1,4 @@
-"""Many Avro messages of one schema as one run of bytes, read field by field for all of them at once.
+"""Many messages of one schema as one run of bytes, read field by field for all of them at once.
 
 Where a message turns out to be damaged it is marked `bad` and means nothing from there on: whoever reads messages one
 by one says what is wrong with it. No place outside of a message is ever taken for its own.
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 Ints = npt.NDArray[np.int64]
+Unsigned = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.intp]
 Bytes = npt.NDArray[np.uint8]
 PADDING = bytes(16)
@@ -25,14 +26,39 @@ class Run:
 
     def __init__(self, values: Sequence[bytes], head_bytes: int) -> None:
         sizes = np.fromiter(map(len, values), np.int64, len(values))
-        self.end: Ints = np.cumsum(sizes)
-        self.at: Ints = self.end - sizes + head_bytes
-        self.bad = np.zeros(len(values), np.bool_)
+        end: Ints = np.cumsum(sizes)
         self._data: Bytes = np.frombuffer(b"".join([*values, PADDING]), np.uint8)
+        self._begin(end - sizes + head_bytes, end)
+
+    @classmethod
+    def of(cls, data: Bytes, at: Ints, end: Ints) -> Run:
+        """Messages that stand in `data`, which is padded behind them."""
+        run = cls.__new__(cls)
+        run._data = data
+        run._begin(at, end)
+        return run
+
+    def _begin(self, at: Ints, end: Ints) -> None:
+        self.end = end
+        # A message may be shorter than its head.
+        self.at = np.minimum(at, end)
+        self.bad = at > end
 
     def all_rows(self) -> Rows:
         """Every message."""
         return np.arange(len(self.at))
+
+    def unfinished(self, rows: Rows) -> Rows:
+        """Those of the rows that have bytes left and aren't bad."""
+        return rows[~self.bad[rows] & (self.at[rows] < self.end[rows])]
+
+    def byte_before(self, rows: Rows) -> Bytes:
+        """What stands in front of where each message begins."""
+        return self._data[self.at[rows] - 1]  # type: ignore[no-any-return]
+
+    def inside(self, starts: Ints, lengths: Ints) -> Run:
+        """Pieces of the same bytes as a run of their own."""
+        return Run.of(self._data, starts, starts + lengths)
 
     def good(self) -> npt.NDArray[np.bool_]:
         """The messages that have been read to their end, no further and no less."""
@@ -40,6 +66,10 @@ class Run:
 
     def longs(self, rows: Rows) -> Ints:
         """A zigzag integer of each."""
+        return unzigzag(self.varints(rows))
+
+    def varints(self, rows: Rows) -> Unsigned:
+        """An unsigned integer of each, seven bits to a byte."""
         at = self.at[rows]
         values = np.zeros(len(rows), np.uint64)
         pending = np.arange(len(rows))
@@ -55,14 +85,14 @@ class Run:
             if not len(pending):
                 break
         self._go_to(rows, at)
-        return (values >> np.uint64(1)).astype(np.int64) ^ -(values & np.uint64(1)).astype(np.int64)
+        return values
 
     def bytes_of(self, rows: Rows, count: int) -> Bytes:
         """So many bytes of each, a row for each message."""
         at = self.at[rows]
         found = self._data[at[:, None] + np.arange(count)]
         self._go_to(rows, at + count)
-        return found  # type: ignore[no-any-return]
+        return found
 
     def slices(self, rows: Rows, lengths: Ints) -> tuple[Ints, Ints]:
         """Where as many bytes of each begin, and how many they are: none where there are not so many."""
@@ -91,3 +121,8 @@ class Run:
         end = self.end[rows]
         self.bad[rows[at > end]] = True
         self.at[rows] = np.minimum(at, end)
+
+
+def unzigzag(values: Unsigned) -> Ints:
+    """The signed integers: 0, −1, 1, −2, … for 0, 1, 2, 3, …"""
+    return (values >> np.uint64(1)).astype(np.int64) ^ -(values & np.uint64(1)).astype(np.int64)
