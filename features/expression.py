@@ -10,7 +10,7 @@ import difflib
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import duckdb
@@ -27,6 +27,7 @@ REFUSED_CLASSES = {
     "DEFAULT": "DEFAULT",
     "POSITIONAL_REFERENCE": "a positional reference",
 }
+BOUND_KEPT_MAX = 4_096
 REFUSED_CLAUSES = ("where_clause", "having", "sample", "qualify")
 
 
@@ -45,6 +46,13 @@ def bind(text: str, columns: Mapping[str, str | Mapping[str, str]]) -> Bound:
     Raises DefinitionError with the fact and the next step: it does not parse, is more than one value, names an unknown
     column or function, isn't a pure function of its row, or has no type that headrace keeps.
     """
+    return _bind(text, tuple((name, t if isinstance(t, str) else tuple(t.items())) for name, t in columns.items()))
+
+
+@lru_cache(maxsize=BOUND_KEPT_MAX)
+def _bind(text: str, schema: tuple[tuple[str, str | tuple[tuple[str, str], ...]], ...]) -> Bound:
+    """The same, by what can be remembered: a definition's conditions come again with each of its features."""
+    columns = {name: t if isinstance(t, str) else dict(t) for name, t in schema}
     node = _parse(text)
     used = frozenset(_check(node, columns, frozenset()))
     sql = _canonical(text)

@@ -187,7 +187,7 @@ def _ordered(first: bool) -> Callable[[Entries, Finishing, Pairs], Values]:
 
     def values(entries: Entries, how: Finishing, pairs: Pairs) -> Values:
         columns = [column[pairs.record] for column in entries.order]
-        order = np.lexsort((*reversed(columns if first else [-column for column in columns]), pairs.query))
+        order = np.lexsort((*reversed(columns if first else [~column for column in columns]), pairs.query))
         query = pairs.query[order]
         chosen = np.flatnonzero(_place(query) < how.parameters["k"])
         return _lists(_payload(entries, pairs.record[order][chosen]), query[chosen], pairs.queries)
@@ -203,7 +203,7 @@ def _payload(entries: Entries, entry: Ints) -> Array:
 
 def _last_distinct(entries: Entries, how: Finishing, pairs: Pairs) -> Values:
     columns = [column[pairs.record] for column in entries.order]
-    newest_first = np.lexsort((*(-column for column in reversed(columns)), pairs.query))
+    newest_first = np.lexsort((*(~column for column in reversed(columns)), pairs.query))
     place = np.empty(len(newest_first), np.int64)
     place[newest_first] = np.arange(len(newest_first))
     groups = _group(entries.keys, pairs)
@@ -225,7 +225,7 @@ def _extreme(largest: bool) -> Callable[[Entries, Finishing, Pairs], Values]:
         assert entries.number is not None
         k = int(how.parameters["k"])
         groups = _group(entries.keys, pairs)
-        order = np.lexsort((-groups.key if largest else groups.key, groups.query))
+        order = np.lexsort((~groups.key if largest else groups.key, groups.query))
         counts = np.minimum(_sums(entries.number, groups)[order], k)
         query, key = np.repeat(groups.query[order], counts), np.repeat(groups.key[order], counts)
         chosen = np.flatnonzero(_place(query) < k)

@@ -14,7 +14,7 @@ from headrace.local.services import down, up
 from tests.containers import services
 
 # Budgets of the property tests, by HEADRACE_TEST_PROFILE: while writing code, in `make test`, and over night.
-for _name, _examples in {"fast": 8, "ci": 12, "nightly": 5_000}.items():
+for _name, _examples in {"fast": 8, "ci": 6, "nightly": 5_000}.items():
     settings.register_profile(
         _name,
         max_examples=_examples,

@@ -29,6 +29,9 @@ from tests.parity.declared import view
 from tests.parity.executors import Online
 from tests.parity.world import histories, log_table
 
+# Generated cases by the hundred: a busy machine may take its time.
+pytestmark = pytest.mark.timeout(1_200)
+
 __all__ = ["client", "kernel"]
 
 Part = list[tuple[str | None, Event]]

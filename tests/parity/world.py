@@ -99,7 +99,7 @@ def histories(
     draw: st.DrawFn,
     columns: Sequence[str],
     values: dict[str, st.SearchStrategy[Any]] | None = None,
-    events_max: int = 25,
+    events_max: int = 18,
     around_us: int = START_US,
     sources: int = 1,
 ) -> list[tuple[str | None, oracle.Event]]:
