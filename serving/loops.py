@@ -1,6 +1,6 @@
 """The loop over a view's records, written for its plan: a line for each cell of each window.
 
-`stream/script.py` does the same for the merge in Redis. The source is made of a plan's numbers alone: no name and no text
+`stream/script.py` does the same for the merge in Redis. The source is made of a plan's numbers alone: no name or text
 of a user's stands in it.
 """
 
