@@ -32,7 +32,8 @@ def rows(*values: tuple[str, float, int | None]) -> pa.Table:
     )
 
 
-DATA = (("a", 0, 10), ("a", 30, None), ("b", 5, 7), ("a", 60, 12))
+DATA = (("a", 0, 10), ("a", 30, None), ("b", 5, 7), ("b", 5, 9), ("a", 60, 12))
+"""Of the two rows of one instant the one that stands later is the newer."""
 
 
 def declare(event: type[Event]) -> Definitions:
@@ -60,8 +61,8 @@ def in_table(settings: BatchSettings) -> Definitions:
     catalog = open_catalog(settings)
     catalog.create_namespace_if_not_exists("lake")
     table = catalog.create_table(("lake", "facts"), rows().schema)
-    table.append(rows(*DATA[:3]))
-    table.append(rows(*DATA[3:]))
+    table.append(rows(*DATA[:4]))
+    table.append(rows(*DATA[4:]))
 
     class Facts(Event, table="lake.facts", time="since", key=["shop"]):
         since: datetime
@@ -78,9 +79,9 @@ def test_values_at_past_instants(place: str, known_at: str, settings: BatchSetti
     asks = asked(["a", "a", "a", "a", "b", "b", "c"], [10, 30, 31, 61, 65, 66, 9])
     got = training_set(definitions, "given", asks, settings, known_at=known_at)  # type: ignore[arg-type]
     # The newest row, its null included, if it is at most an hour old and before the instant.
-    assert got["facts__seats"].to_pylist() == [10, 10, None, 12, 7, None, None]
-    assert got["sums__n"].to_pylist() == [1, 1, 2, 3, 1, 1, 0]
-    assert got["sums__seats"].to_pylist() == [10, 10, 10, 22, 7, 7, None]
+    assert got["facts__seats"].to_pylist() == [10, 10, None, 12, 9, None, None]
+    assert got["sums__n"].to_pylist() == [1, 1, 2, 3, 2, 2, 0]
+    assert got["sums__seats"].to_pylist() == [10, 10, 10, 22, 16, 16, None]
 
 
 @pytest.mark.parametrize("place", ["files", "table"])
