@@ -80,6 +80,9 @@ def _columns(definitions: Definitions, what: str) -> dict[str, Column]:
 def _values(pairs: Sequence[str], columns: dict[str, Column]) -> dict[str, Any]:
     """key=value texts in the columns' types; an empty value is null."""
     values: dict[str, Any] = {}
+    if not pairs:
+        keys = " ".join(f"{name}=…" for name in columns)
+        raise RequestError("a vector is of an entity", got="no key", hint=f"write headrace get … {keys}")
     for pair in pairs:
         name, separator, text = pair.partition("=")
         if not separator:
