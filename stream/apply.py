@@ -79,6 +79,8 @@ class Applier:
         self._is_mine = is_mine
         self._sender = ThreadPoolExecutor(1, "redis")
         self._flight: _Flight | None = None
+        self._certain: dict[str, Positions] = {}
+        """What Redis had for certain before the batch that is being done again."""
 
     def close(self) -> None:
         """Ends the sending thread; what is under way is left to itself."""
@@ -164,10 +166,10 @@ class Applier:
 
     def _redo(self, flight: _Flight) -> None:
         """Does again what is missing of a batch, as often as it takes, and however long Redis needs."""
-        for name, fold in self.folds.items():
-            redo = _Redo(self, name, fold, flight)
+        self._certain |= flight.before
+        for name in self.folds:
             attempts = 0
-            while not self._patience.until_done(redo.attempt):
+            while not self._patience.until_done(partial(self._attempt, name, flight)):
                 self.counts["refused"] += 1
                 attempts += 1
                 if attempts == ATTEMPTS_MAX:
@@ -177,6 +179,16 @@ class Applier:
                         got=f"{ATTEMPTS_MAX} refusals in a row",
                         hint="is a program outside the consumer group writing to this Redis?",
                     )
+
+    def _attempt(self, name: str, flight: _Flight) -> bool:
+        """True where nothing is missing of the batch in a view. Raises StoreUnavailable: the next attempt finds out."""
+        fold = self.folds[name]
+        self._adopt(name, fold, self._certain[name])
+        self._certain[name] = fold.positions.copy()
+        calls = self._calls(name, fold, flight.batch, flight.advance)
+        answers = self._run(calls) if calls else []
+        self.counts["too_late"] += sum(answer.too_late for answer in answers)
+        return all(answer.merged for answer in answers)
 
     def _adopt(self, name: str, fold: ViewFold, known: Positions) -> None:
         """Takes what Redis says, which may be more than `known` (another worker folded it), but not less."""
@@ -188,20 +200,3 @@ class Applier:
                 log.warning("Redis went back: view %s, %s/%s is placed anew", name, *place)
                 self.live[name].discard(place)
                 self.lost.add(place)
-
-
-class _Redo:
-    """One view's part of a batch whose fate is not known, or which was refused."""
-
-    def __init__(self, applier: Applier, name: str, fold: ViewFold, flight: _Flight) -> None:
-        self._applier, self._name, self._fold, self._flight = applier, name, fold, flight
-        self._known = flight.before[name]
-
-    def attempt(self) -> bool:
-        """True where nothing is missing any more. Raises StoreUnavailable: then the next attempt finds out."""
-        self._applier._adopt(self._name, self._fold, self._known)
-        self._known = self._fold.positions.copy()
-        calls = self._applier._calls(self._name, self._fold, self._flight.batch, self._flight.advance)
-        answers = self._applier._run(calls) if calls else []
-        self._applier.counts["too_late"] += sum(answer.too_late for answer in answers)
-        return all(answer.merged for answer in answers)
