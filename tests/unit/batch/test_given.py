@@ -113,7 +113,7 @@ def test_what_is_wrong_with_them(settings: BatchSettings, tmp_path: Path) -> Non
     pq.write_table(rows(*DATA).drop_columns(["seats"]), tmp_path / "x.parquet")
     with pytest.raises(DataError, match="no 'seats'"):
         training_set(declare(Missing), "given", asked(["a"], [1]), settings)
-    pq.write_table(rows(*DATA).set_column(0, "seats", pa.array(["1", "2", "3", "4"])), tmp_path / "x.parquet")
+    pq.write_table(rows(*DATA).set_column(0, "seats", pa.array(["1", "2", "3", "4", "5"])), tmp_path / "x.parquet")
     with pytest.raises(DataError, match="declared as int64; got string"):
         training_set(declare(Missing), "given", asked(["a"], [1]), settings)
 
