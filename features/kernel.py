@@ -39,6 +39,9 @@ class Query(NamedTuple):
 
 Relation: TypeAlias = pa.Table | pa.RecordBatchReader | Query
 """Events of one source: in Arrow, or in files."""
+DERIVED_ROWS_PLANNED = 10_000
+"""Up to so many rows a derived view is a statement planned once (planning takes milliseconds, running it tenths); more
+are a training set's, of which DuckDB reads the parts side by side."""
 ORDER = ["key", "t", "position", "offset"]
 """The order inside an entity (DESIGN §2)."""
 ORDER_FREE = frozenset(
@@ -93,7 +96,7 @@ class _Statement(NamedTuple):
 
     name: str
     slots: list[_Slot]
-    plan: ViewPlan
+    plan: ViewPlan | DerivedPlan
 
 
 class Kernel:
@@ -223,8 +226,16 @@ class Kernel:
     def derive(self, plan: DerivedPlan, table: pa.Table) -> pa.Table:
         """The derived features, row by row, of a table with a STRUCT column a view and the request's columns."""
         columns = ", ".join(f"{sql.value(f.sql, f.type)} AS {quote(f.name)}" for f in plan.features)
-        with self._bound({"vectors": table}):
-            return self._query(f"SELECT {columns} FROM vectors")
+        if len(table) > DERIVED_ROWS_PLANNED:
+            with self._bound({"vectors": table}):
+                return self._query(f"SELECT {columns} FROM vectors")
+        key = (id(plan), "derived", table.schema)
+        if key not in self._statements:
+            number, slot = len(self._statements), _Slot(table)
+            self._connection.register(f"slot_{number}_0", slot)
+            self._connection.execute(f"PREPARE statement_{number} AS SELECT {columns} FROM slot_{number}_0")
+            self._statements[key] = _Statement(f"statement_{number}", [slot], plan)
+        return self._execute(self._statements[key], [table])
 
     def _entries(self, plan: ViewPlan, events: pa.Table, partials: pa.Table) -> dict[int, list[bytes]]:
         """The bytes of each cell of entries in each group of `partials`."""
@@ -254,7 +265,9 @@ class Kernel:
         key = (id(plan), what, *(None if table is None else table.schema for table in tables))
         if key not in self._statements:
             self._statements[key] = self._prepare(plan, tables, what)
-        statement = self._statements[key]
+        return self._execute(self._statements[key], tables)
+
+    def _execute(self, statement: _Statement, tables: Sequence[pa.Table | None]) -> pa.Table:
         for slot, table in zip(statement.slots, tables, strict=True):
             slot.table = table
         try:

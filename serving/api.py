@@ -161,6 +161,8 @@ class App:
         counter.inc()
 
     def _take(self, definitions: Definitions, version: int) -> None:
+        # Its statements are those of these definitions: the old ones go with the reader that they belong to.
+        self._derive = Derive()
         reader = AsyncReader(self.redis, definitions, self._derive)
         for service in definitions.services:
             reader.readings.of(service)
