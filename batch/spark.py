@@ -2,7 +2,7 @@
 
 No second implementation of anything: a task runs the same kernel over the same Iceberg files, and a bucket the same
 `features.merge.read_records`. Tables cross the shuffle as Arrow's own bytes, so that no type is translated; a bucket's
-events must fit into an executor's memory. Worth it from some 100 M events on (docs/runners.md).
+events must fit into an executor's memory. docs/runners.md says when it is worth it.
 """
 
 from __future__ import annotations

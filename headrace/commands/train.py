@@ -45,9 +45,7 @@ def train(
         typer.Option(metavar="TABLE=ID", help="Pin a table to an Iceberg snapshot, as events.flights=123. Repeatable."),
     ] = None,
     memory_limit: Annotated[str | None, typer.Option(help="What the work may hold in memory, as 4GiB.")] = None,
-    engine: Annotated[
-        Engine, typer.Option(help="This machine, or Spark: worth it from some 100 M events on.")
-    ] = Engine.LOCAL,
+    engine: Annotated[Engine, typer.Option(help="This machine, or Spark for what it can't do.")] = Engine.LOCAL,
     manifest: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Make the training set of a manifest again: are the bytes the same?"),

@@ -31,6 +31,9 @@ from stream.topics import admin_client, offsets_at, stable_ends
 STOP_TIMEOUT_S = 30.0
 ROOM_POLL_S = 0.005
 LOOK_FOR_ENDS_EVERY_S = 0.2
+BUSY_EVENTS = 50
+"""So many at once, and more are coming: Faust hands on some thousand a second."""
+GATHER_S = 0.2
 SILENT_S = 3.0
 """After this long without a message of a partition that has some, they are fetched again: Faust dropped them."""
 
@@ -87,6 +90,7 @@ class FaustFeed:
         self._arrived = threading.Condition(threading.RLock())
         self._batches: deque[Sequence[Message]] = deque()
         self._buffered = 0
+        self._busy = False
         self._readings: dict[Place, _Reading] = {}
         self._numbers = 0
         self._heard: dict[Place, float] = {}
@@ -132,6 +136,9 @@ class FaustFeed:
     def fetch(self, timeout_s: float) -> Fetched:
         topics: dict[str, list[_Message]] = {}
         dropped: dict[Place, int] = {}
+        if self._busy:
+            # Events are on their way: a fold of more of them together costs a fraction.
+            time.sleep(GATHER_S)
         with self._arrived:
             if not self._batches and self._failure is None:
                 self._arrived.wait(timeout_s)
@@ -143,6 +150,7 @@ class FaustFeed:
                 self._buffered -= len(batch)
                 for message in batch:
                     self._sort(message, topics, dropped)
+            self._busy = BUSY_EVENTS <= count < self._settings.batch_events_max
         if dropped:
             log.info("Faust dropped messages of %s; they are fetched again", sorted(dropped))
             self.read(dropped)
