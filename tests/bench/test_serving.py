@@ -187,7 +187,7 @@ def show(case: str, row: dict[str, Any]) -> None:
         f"{case:11} headrace {ours_['rate']:>8}/s p99 {ours_['ms']['p99']:>7} ms {ours_['cpu_us']:>7} µs CPU | "
         f"bare {bare_['rate']:>8}/s {bare_['cpu_us']:>7} µs | "
         f"feast {feast_['rate']:>7}/s {feast_['cpu_us']:>8} µs | "
-        f"× feast {ours_['rate'] / feast_['rate']:5.1f} (CPU {feast_['cpu_us'] / ours_['cpu_us']:5.1f}) | "
+        f"× feast {ours_['rate'] / max(feast_['rate'], 0.1):5.1f} (CPU {feast_['cpu_us'] / ours_['cpu_us']:5.1f}) | "
         f"of bare {ours_['rate'] / bare_['rate']:4.2f} (CPU {bare_['cpu_us'] / ours_['cpu_us']:4.2f})",
         flush=True,
     )

@@ -71,7 +71,7 @@ def server_url(online: Online, home: Path) -> Iterator[str]:
 
 
 def wait_ready(url: str, process: subprocess.Popen[bytes], path: str = "/ready") -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         assert process.poll() is None, "the server ended"
         try:
