@@ -13,7 +13,7 @@ export UV_PROJECT_ENVIRONMENT := $(VENV)
 export UV_PYTHON_DOWNLOADS    := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench faults spark clean
+.PHONY: help setup demo test slow lint bench faults spark clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -23,8 +23,11 @@ setup: $(READY) ## make .venv: the locked Python packages and Kafka's jars
 demo: setup ## run the main job on real flights
 	@$(RUN)/headrace demo
 
-test: lint ## lint, types and all tests but the benchmarks, the fault injection and Spark
-	@$(RUN)/pytest -m "not bench and not faults and not spark"
+test: lint ## lint, types and the tests that fit into a quarter of an hour on two cores
+	@$(RUN)/pytest -m "not slow and not bench and not faults and not spark"
+
+slow: setup ## the laws of all cells, parity of the whole language, other runners, a Redis Cluster
+	@$(RUN)/pytest -m "slow and not spark"
 
 lint: setup ## ruff, its formatter and mypy
 	@$(RUN)/ruff check .

@@ -35,7 +35,7 @@ service = FeatureService("cards", [spent])
 """
 AMOUNTS = [5, 200, 7, 300, 5_000]
 FIELDS = {"at": MICROS, "card": "string", "amount": "int"}
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 class Commands:

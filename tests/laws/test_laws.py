@@ -30,7 +30,7 @@ from tests.parity.executors import Online
 from tests.parity.world import histories, log_table
 
 # Generated cases by the hundred: a busy machine may take its time.
-pytestmark = pytest.mark.timeout(1_200)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_200)]
 
 __all__ = ["client", "kernel"]
 

@@ -25,7 +25,7 @@ from tests.parity.executors import Online, offline
 from tests.parity.world import SENSORS, START_US, Reading, histories, instant, log_table
 
 # Generated cases by the hundred: a busy machine may take its time.
-pytestmark = pytest.mark.timeout(1_200)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_200)]
 
 MINUTE_US = 60_000_000
 HOUR_US = 60 * MINUTE_US

@@ -18,7 +18,7 @@ from tests.contract.cluster.masters import Cluster, wait_until
 from tests.contract.stream.clicks import clicks
 from tests.contract.stream.rig import Rig
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 VIEW = "clicks_0"
 

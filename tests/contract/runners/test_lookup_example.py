@@ -33,7 +33,7 @@ CUSTOMERS = 20
 ORDERS = 400
 TIMEOUT_S = 1.0
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 class Service(BaseHTTPRequestHandler):

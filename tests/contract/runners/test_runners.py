@@ -21,7 +21,7 @@ from tests.contract.stream.clicks import BAD, clicks
 from tests.contract.stream.rig import Rig
 from tests.contract.stream.worker_process import WorkerProcess
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 START_S = 120.0
 """Spark's JVM and Python take a while on a machine that has other work."""
 
