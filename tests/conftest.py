@@ -7,11 +7,15 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import prometheus_client
 import pytest
 from hypothesis import HealthCheck, settings
 
 from headrace.local.services import down, up
 from tests.containers import services
+
+# Imported first: it decides then, by the environment, whether counts are shared through files between processes.
+assert prometheus_client
 
 # Budgets of the property tests, by HEADRACE_TEST_PROFILE: while writing code, in `make test`, and over night.
 for _name, _examples in {"fast": 8, "ci": 6, "nightly": 5_000}.items():
@@ -78,6 +82,7 @@ def unique() -> Callable[[str], str]:
 @pytest.fixture(autouse=True)
 def no_ambient_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Settings come from the test alone, never from the shell or the checkout that it runs in."""
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
     for name in os.environ:
         if name.startswith("HEADRACE_") and not name.startswith("HEADRACE_TEST_"):
             monkeypatch.delenv(name)

@@ -28,7 +28,6 @@ def test_no_request_is_answered_with_a_500(server_url: str) -> None:
         for mode in modes:
             ask(operation, mode, counts)
     print({f"{path} {status}": count for (path, status), count in sorted(counts.items())})
-    assert ("/get-online-features", 200) in counts
     assert {path for path, _ in counts} >= {"/get-online-features", "/push", "/write-to-online-store", "/materialize"}
 
 
