@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from headrace.terminal import say
+from headrace.terminal.output import say
 from schemas.errors import ConfigError
 from schemas.settings import ConnectionSettings, explain_settings
 

@@ -11,7 +11,7 @@ import msgspec
 from features.applied import load_applied
 from features.plan import Definitions
 from features.udf import calls_udf
-from headrace.load import load
+from headrace.definitions.load import load
 from schemas.errors import ConfigError, NotReady, RequestError
 from schemas.event import Event, EventSpec
 from schemas.settings import ConnectionSettings

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from headrace.complete import any_views
-from headrace.options import Json
+from headrace.commands.complete import any_views
+from headrace.commands.options import Json
 
 Replace = Annotated[
     list[str] | None,
@@ -23,11 +23,11 @@ def apply(replace: Replace = None, json: Json = False) -> None:
 
     Shows what differs first. A name whose meaning would change is refused, except with --replace.
     """
-    from headrace.apply import apply as make_it_so
-    from headrace.apply import plan
+    from headrace.definitions.apply import apply as make_it_so
+    from headrace.definitions.apply import plan
     from headrace.settings import read_settings
-    from headrace.show_diff import diff_json, print_diff
-    from headrace.terminal import print_json, say, working
+    from headrace.terminal.output import print_json, say, working
+    from headrace.terminal.show_diff import diff_json, print_diff
     from schemas.settings import ConnectionSettings
 
     settings = read_settings(ConnectionSettings)

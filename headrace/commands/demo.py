@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.options import Json
+from headrace.commands.options import Json
 
 
 def demo(
@@ -23,7 +23,7 @@ def demo(
     import features
     from headrace.demo.run import run_demo
     from headrace.settings import read_settings
-    from headrace.terminal import err, out, print_json
+    from headrace.terminal.output import err, out, print_json
     from schemas.settings import ConnectionSettings
 
     settings = read_settings(ConnectionSettings)

@@ -1,13 +1,13 @@
 """`headrace down`."""
 
-from headrace.options import Json
+from headrace.commands.options import Json
 
 
 def down(json: Json = False) -> None:
     """Stop the local Kafka and Redis of this HEADRACE_HOME, and nothing else. Their data stays."""
     from headrace.local.services import down as stop
     from headrace.settings import read_settings
-    from headrace.terminal import print_json, say, working
+    from headrace.terminal.output import print_json, say, working
     from schemas.settings import ConnectionSettings
 
     settings = read_settings(ConnectionSettings)

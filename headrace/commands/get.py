@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from headrace.complete import keys as complete_keys
-from headrace.complete import services
-from headrace.options import Json
+from headrace.commands.complete import keys as complete_keys
+from headrace.commands.complete import services
+from headrace.commands.options import Json
 
 
 def get(
@@ -27,6 +27,6 @@ def get(
     json: Json = False,
 ) -> None:
     """Read a feature vector as a model would get it."""
-    from headrace.run_get import run_get
+    from headrace.run.get import run_get
 
     run_get(service, keys or [], explain, as_of, json)

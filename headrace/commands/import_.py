@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from headrace.complete import events
-from headrace.options import Json
+from headrace.commands.complete import events
+from headrace.commands.options import Json
 
 
 def import_(
@@ -15,6 +15,6 @@ def import_(
     json: Json = False,
 ) -> None:
     """Import history from before Kafka into the event log. A file that was imported already changes nothing."""
-    from headrace.run_import import run_import
+    from headrace.run.import_ import run_import
 
     run_import(event, files, json)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.options import Json
+from headrace.commands.options import Json
 
 
 def land(
@@ -14,6 +14,6 @@ def land(
     json: Json = False,
 ) -> None:
     """Run the lander: Kafka's events, rejects and served vectors into the Iceberg event log, exactly once."""
-    from headrace.run_land import run_land
+    from headrace.run.land import run_land
 
     run_land(until_caught_up, json)

@@ -1,6 +1,6 @@
 """`headrace maintain`."""
 
-from headrace.options import Json
+from headrace.commands.options import Json
 
 
 def maintain(json: Json = False) -> None:
@@ -11,7 +11,7 @@ def maintain(json: Json = False) -> None:
     from batch.settings import BatchSettings
     from features.applied import load_applied
     from headrace.settings import read_settings
-    from headrace.terminal import print_json, say, working
+    from headrace.terminal.output import print_json, say, working
 
     settings = read_settings(BatchSettings)
     definitions = load_applied(settings.registry_address(), settings.project)

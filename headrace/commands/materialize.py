@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from headrace.complete import views
-from headrace.options import Json
+from headrace.commands.complete import views
+from headrace.commands.options import Json
 
 Instant = "2013-06-01 or 2013-06-01T12:00:00, UTC unless it says otherwise."
 
@@ -21,6 +21,6 @@ def materialize(
 
     Running it again goes on where it stopped, and adds nothing to what is there.
     """
-    from headrace.run_materialize import run_materialize
+    from headrace.run.materialize import run_materialize
 
     run_materialize(view, start, end, every, json)

@@ -1,14 +1,14 @@
 """`headrace plan`."""
 
-from headrace.options import Json
+from headrace.commands.options import Json
 
 
 def plan(json: Json = False) -> None:
     """Show what differs between the definitions and what is applied. Changes nothing."""
-    from headrace.apply import plan as compare
+    from headrace.definitions.apply import plan as compare
     from headrace.settings import read_settings
-    from headrace.show_diff import diff_json, print_diff
-    from headrace.terminal import print_json, say
+    from headrace.terminal.output import print_json, say
+    from headrace.terminal.show_diff import diff_json, print_diff
     from schemas.settings import ConnectionSettings
 
     planned = compare(read_settings(ConnectionSettings))

@@ -4,15 +4,15 @@ from typing import Annotated
 
 import typer
 
-from headrace.complete import views
-from headrace.options import Json
+from headrace.commands.complete import views
+from headrace.commands.options import Json
 
 
 def rebuild(view: Annotated[str, typer.Argument(help="The view.", autocompletion=views)], json: Json = False) -> None:
     """Fold a view anew, from Iceberg and then from Kafka. Until it is there, it answers 'not ready'."""
-    from headrace.replace import rebuild as fold
+    from headrace.definitions.replace import rebuild as fold
     from headrace.settings import read_settings
-    from headrace.terminal import print_json, say, working
+    from headrace.terminal.output import print_json, say, working
     from headrace.wiring import check_view, open_project
     from schemas.settings import ConnectionSettings
 

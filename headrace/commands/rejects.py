@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.options import Json
+from headrace.commands.options import Json
 
 rejects = typer.Typer(
     help="Bad input: what was rejected, why, and its original bytes.",
@@ -20,7 +20,7 @@ Reason = Annotated[str | None, typer.Option(help="Of this reason alone, as bad_v
 def choose(context: typer.Context) -> None:
     """Without a word behind it: how many there are, by topic and reason."""
     if context.invoked_subcommand is None:
-        from headrace.run_rejects import run_counts
+        from headrace.run.rejects import run_counts
 
         run_counts()
 
@@ -33,7 +33,7 @@ def list_rejects(
     json: Json = False,
 ) -> None:
     """The newest rejects: where each stood, and why it was rejected."""
-    from headrace.run_rejects import run_list
+    from headrace.run.rejects import run_list
 
     run_list(topic, reason, limit, json)
 
@@ -46,7 +46,7 @@ def show(
     json: Json = False,
 ) -> None:
     """One reject with its original bytes."""
-    from headrace.run_rejects import run_show
+    from headrace.run.rejects import run_show
 
     run_show(topic, partition, offset, json)
 
@@ -59,6 +59,6 @@ def replay(
     json: Json = False,
 ) -> None:
     """Send rejects to their topics once more, after the schema was mended: each that is an event now, exactly once."""
-    from headrace.run_replay import run_replay
+    from headrace.run.replay import run_replay
 
     run_replay(topic, reason, dry_run, json)

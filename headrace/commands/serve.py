@@ -16,6 +16,6 @@ def serve(
     ] = True,
 ) -> None:
     """Run the HTTP server, in Feast's protocol."""
-    from headrace.run_serve import run_serve
+    from headrace.run.serve import run_serve
 
     run_serve(host, port, workers, log)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.options import Json
+from headrace.commands.options import Json
 
 
 def sql(
@@ -16,8 +16,8 @@ def sql(
     json: Json = False,
 ) -> None:
     """Ask the Iceberg tables in DuckDB's SQL: events.<topic>, features.<view>, served.<service>, rejects."""
-    from headrace.run_sql import run_query, run_script, run_shell
-    from headrace.terminal import is_interactive
+    from headrace.run.sql import run_query, run_script, run_shell
+    from headrace.terminal.output import is_interactive
 
     if query is not None:
         run_query(query, out, json)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.options import Json
+from headrace.commands.options import Json
 
 
 class Runner(StrEnum):
@@ -27,6 +27,6 @@ def stream(
     json: Json = False,
 ) -> None:
     """Run a stream worker: Kafka's events folded into Redis, exactly once. Any number of them share the work."""
-    from headrace.run_stream import run_stream
+    from headrace.run.stream import run_stream
 
     run_stream(runner.value, until_caught_up, metrics_port, json)

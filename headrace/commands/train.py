@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from headrace.complete import services
-from headrace.options import Json
+from headrace.commands.complete import services
+from headrace.commands.options import Json
 
 
 class KnownAt(StrEnum):
@@ -56,7 +56,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Build a point-in-time training set: for each row what the service would have answered at its instant."""
-    from headrace.run_train import Wanted, run_again, run_release, run_train
+    from headrace.run.train import Wanted, run_again, run_release, run_train
     from schemas.errors import RequestError
 
     if manifest is not None:

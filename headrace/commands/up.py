@@ -1,13 +1,13 @@
 """`headrace up`."""
 
-from headrace.options import Json
+from headrace.commands.options import Json
 
 
 def up(json: Json = False) -> None:
     """Start the local Kafka and Redis, or reach those that the settings name. Data of earlier runs is kept."""
     from headrace.connections import connect
     from headrace.settings import read_settings
-    from headrace.terminal import print_json, print_table, working
+    from headrace.terminal.output import print_json, print_table, working
     from schemas.settings import ConnectionSettings
 
     settings = read_settings(ConnectionSettings)

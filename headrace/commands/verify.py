@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from headrace.complete import services
-from headrace.options import Json
+from headrace.commands.complete import services
+from headrace.commands.options import Json
 
 
 def verify(
@@ -16,6 +16,6 @@ def verify(
     json: Json = False,
 ) -> None:
     """Recompute the served vectors offline, and say which differ and why. Fails if any value is a defect."""
-    from headrace.run_verify import run_verify
+    from headrace.run.verify import run_verify
 
     run_verify(service, json)

@@ -10,14 +10,14 @@ import pandas as pd
 from batch.settings import BatchSettings
 from features.plan import Definitions
 from features.served import served_topic
-from headrace.apply import Planned, apply, plan
 from headrace.connections import connect
+from headrace.definitions.apply import Planned, apply, plan
+from headrace.definitions.diff import refuse_new_meanings
 from headrace.demo.nycflights import read_flights
 from headrace.demo.over_http import SERVICE
 from headrace.demo.report import Report
 from headrace.demo.start_over import note_topics, start_over
 from headrace.demo.timeline import BROKEN_OF_EACH, EVENTS, Timeline, timeline
-from headrace.diff import refuse_new_meanings
 from headrace.settings import read_settings
 from schemas.errors import ConfigError
 from schemas.settings import ConnectionSettings

@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 from features.applied import save_applied
-from headrace.registry import write_registry
+from headrace.definitions.registry import write_registry
 from serving.settings import ServingSettings
 from tests.bench.serving_data import ENTITIES, definitions, key, trips
 from tests.unit.serving.online import Online

@@ -18,7 +18,12 @@ MAY_IMPORT = {
     "headrace": {"schemas", "features", "stream", "batch", "serving", "headrace"},
 }
 PACKAGES = tuple(MAY_IMPORT)
-FEAST_ALLOWED = ("batch/feast/", "serving/feast/", "headrace/registry.py", "headrace/feast_types.py")
+FEAST_ALLOWED = (
+    "batch/feast/",
+    "serving/feast/",
+    "headrace/definitions/registry.py",
+    "headrace/definitions/feast_types.py",
+)
 """Importing Feast takes seconds: elsewhere a module may do so inside a function alone."""
 ENGINES = {"features": {"confluent_kafka", "redis", "hiredis", "pyiceberg", "feast"}}
 """What a feature means knows no transport."""

@@ -168,8 +168,8 @@ def test_saved_datasets(store: FeatureStore, source: Any) -> None:
 
 
 def test_headrace_views_beside_plain_ones(store: FeatureStore, settings: BatchSettings, source: Any) -> None:
-    pytest.importorskip("headrace.registry")
-    from headrace.registry import write_registry
+    pytest.importorskip("headrace.definitions.registry")
+    from headrace.definitions.registry import write_registry
 
     driver = OurEntity("our_driver", join_key="driver_id")
     sales = OurView("sales", entity=driver, source=Sale, features={"n": Count(), "total_2h": Sum("amount", over="2h")})

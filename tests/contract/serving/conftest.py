@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from features.applied import save_applied
-from headrace.registry import write_registry
+from headrace.definitions.registry import write_registry
 from serving.settings import ServingSettings
 from tests.unit.serving.online import Online
 from tests.unit.serving.shop import definitions

@@ -17,9 +17,9 @@ from feast.types import Int64
 from batch.catalog import open_catalog
 from batch.settings import BatchSettings
 from features.applied import applied_version, load_applied
-from headrace import registry as registry_module
-from headrace.apply import apply, plan
-from headrace.registry import STORE_FILE
+from headrace.definitions import registry as registry_module
+from headrace.definitions.apply import apply, plan
+from headrace.definitions.registry import STORE_FILE
 from schemas.errors import ChangedMeaning, ConfigError
 from schemas.settings import ConnectionSettings
 

@@ -10,7 +10,7 @@ import pytest
 from features import Count, DerivedView, Entity, FeatureService, FeatureView, Mean, Request
 from features.plan import Definitions
 from features.planner import compile_definitions
-from headrace.diff import Action, compare, refuse_new_meanings
+from headrace.definitions.diff import Action, compare, refuse_new_meanings
 from schemas import Event
 from schemas.errors import ChangedMeaning, DefinitionError
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from features.applied import save_applied
-from headrace.follow import run_following
-from headrace.load import load_definitions
+from headrace.definitions.follow import run_following
+from headrace.definitions.load import load_definitions
 from headrace.wiring import Project
 from schemas.errors import ConfigError, NotReady
 from schemas.settings import ConnectionSettings

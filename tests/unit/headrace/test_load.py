@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.load import load, load_definitions
+from headrace.definitions.load import load, load_definitions
 from schemas.errors import ConfigError, DefinitionError
 
 EVENTS = """\

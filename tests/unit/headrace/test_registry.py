@@ -16,7 +16,7 @@ from pydantic import Field
 import features as language
 from features import Entity, FeatureService, FeatureView, LatestView, Union, Window
 from features.planner import compile_definitions
-from headrace.registry import write_registry
+from headrace.definitions.registry import write_registry
 from schemas import Event
 from schemas.settings import ConnectionSettings
 

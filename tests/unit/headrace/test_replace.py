@@ -11,8 +11,8 @@ import pytest
 import redis
 from confluent_kafka import Producer
 
-from headrace.apply import apply, plan
-from headrace.replace import rebuild
+from headrace.definitions.apply import apply, plan
+from headrace.definitions.replace import rebuild
 from headrace.settings import settings_for
 from headrace.wiring import open_project
 from schemas.errors import NotReady
@@ -45,7 +45,7 @@ TRIPS = 200
 def settings(
     tmp_path: Path, kafka: str, redis_url: str, unique: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> ConnectionSettings:
-    monkeypatch.setattr("headrace.replace.TAKE_OVER_S", 0.1)
+    monkeypatch.setattr("headrace.definitions.replace.TAKE_OVER_S", 0.1)
     (tmp_path / "defs").mkdir()
     made = ConnectionSettings(
         home=tmp_path / "home",

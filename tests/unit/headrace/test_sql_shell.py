@@ -12,8 +12,8 @@ from batch.catalog import open_catalog
 from batch.settings import BatchSettings
 from batch.sql import Session
 from batch.tables import ensure_table, events_table
-from headrace.sql_shell import Shell
-from headrace.sql_text import split_statements
+from headrace.run.sql_shell import Shell
+from headrace.run.sql_text import split_statements
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from features import Entity, FeatureView, Last, Mean, udf
 from features.plan import Definitions
 from features.planner import compile_definitions
-from headrace.udf_check import check_udfs
+from headrace.definitions.udf_check import check_udfs
 from schemas import Event
 from schemas.errors import DefinitionError
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from headrace.terminal import err, say
+from headrace.terminal.output import err, say
 
 LOG_EVERY_S = 10.0
 """Often enough to see that it lives, seldom enough to read a day of it."""

@@ -9,7 +9,7 @@ from typing import Any
 from features.plan import Definitions
 from features.service import join_key_columns, request_columns
 from headrace.settings import read_settings, settings_for
-from headrace.terminal import out, print_json, print_table
+from headrace.terminal.output import out, print_json, print_table
 from headrace.wiring import applied_definitions
 from schemas.errors import RequestError
 from schemas.event import Column
@@ -51,7 +51,7 @@ def _add_events(answer: dict[str, Any], definitions: Definitions, settings: Serv
     try:
         from batch.settings import BatchSettings
         from batch.sql import Session
-        from headrace.event_rows import EventRows
+        from headrace.run.event_rows import EventRows
     except ImportError:
         return
     rows = EventRows(Session(settings_for(BatchSettings, settings)), answer["entity"])

@@ -8,7 +8,7 @@ import socket
 
 from features.plan import Definitions
 from headrace.settings import read_settings
-from headrace.terminal import say
+from headrace.terminal.output import say
 from headrace.wiring import applied_definitions
 from schemas.errors import ConfigError
 from serving.server import MakeLog, run
@@ -36,7 +36,7 @@ def _log_factory(definitions: Definitions) -> MakeLog | None:
     if not logged:
         return None
     try:
-        from headrace.served_log import make_log
+        from headrace.run.served_log import make_log
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"served vectors of {', '.join(logged)} are logged to Kafka, whose client isn't installed",

@@ -10,7 +10,7 @@ from features.applied import applied_version, load_applied
 from features.plan import Definitions
 from headrace.connections import reach_kafka, reach_redis, without_password
 from headrace.settings import settings_for
-from headrace.terminal import out, print_table, say
+from headrace.terminal.output import out, print_table, say
 from schemas.errors import HeadraceError
 from schemas.settings import ConnectionSettings
 

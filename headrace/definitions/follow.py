@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from features.applied import applied_version, load_applied
 from features.plan import Definitions
-from headrace.terminal import say
+from headrace.terminal.output import say
 from headrace.wiring import Project, open_project
 from schemas.errors import HeadraceError
 from schemas.settings import ConnectionSettings

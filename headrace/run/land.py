@@ -7,11 +7,11 @@ from collections import Counter
 
 from batch.land import LandReport, run_lander
 from batch.settings import BatchSettings
-from headrace.follow import run_following
+from headrace.definitions.follow import run_following
 from headrace.settings import read_settings
-from headrace.stopping import stop_on_signals
-from headrace.terminal import print_json, say
-from headrace.ticker import ticker
+from headrace.terminal.output import print_json, say
+from headrace.terminal.stopping import stop_on_signals
+from headrace.terminal.ticker import ticker
 from headrace.wiring import Project
 
 

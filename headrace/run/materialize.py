@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from batch.materialize import materialize
 from batch.settings import BatchSettings
 from headrace.settings import read_settings
-from headrace.terminal import counting, print_json, say
+from headrace.terminal.output import counting, print_json, say
 from headrace.wiring import check_view, evaluable_definitions
 from schemas.duration import parse_duration
 from schemas.errors import RequestError

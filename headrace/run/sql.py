@@ -9,12 +9,12 @@ import pyarrow as pa
 
 from batch.settings import BatchSettings
 from batch.sql import Session
+from headrace.run.sql_shell import Shell
+from headrace.run.sql_text import split_statements
+from headrace.run.table_files import check_target, write_table
 from headrace.settings import read_settings
-from headrace.show_table import print_arrow
-from headrace.sql_shell import Shell
-from headrace.sql_text import split_statements
-from headrace.table_files import check_target, write_table
-from headrace.terminal import print_json, say, working
+from headrace.terminal.output import print_json, say, working
+from headrace.terminal.show_table import print_arrow
 
 
 def run_query(text: str, out: Path | None, json: bool) -> None:

@@ -16,9 +16,9 @@ from batch.manifest import manifest_path, parse_pins, release, reproduce, write_
 from batch.settings import BatchSettings
 from batch.training import training_set
 from features.plan import Definitions
+from headrace.run.table_files import check_target, write_table
 from headrace.settings import read_settings
-from headrace.table_files import check_target, write_table
-from headrace.terminal import counting, print_json, say
+from headrace.terminal.output import counting, print_json, say
 from headrace.wiring import evaluable_definitions, event_types_of
 from schemas.errors import ConfigError, RequestError
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace.diff import Action, Change, Diff
-from headrace.terminal import out
+from headrace.definitions.diff import Action, Change, Diff
+from headrace.terminal.output import out
 
 SIGNS = {
     Action.ADD: ("+", "green"),

@@ -12,7 +12,7 @@ from batch.duck import literal
 from batch.settings import BatchSettings
 from batch.sql import Session
 from headrace.settings import read_settings
-from headrace.terminal import out, print_json, print_table, say
+from headrace.terminal.output import out, print_json, print_table, say
 from schemas.errors import NotReady, RequestError
 from schemas.rejection import Reason
 

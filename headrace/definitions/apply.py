@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from features.applied import load_applied, save_applied
 from features.plan import Definitions
-from headrace.diff import Action, Diff, compare, refuse_new_meanings
-from headrace.load import Loaded, load_definitions
-from headrace.udf_check import check_udfs
+from headrace.definitions.diff import Action, Diff, compare, refuse_new_meanings
+from headrace.definitions.load import Loaded, load_definitions
+from headrace.definitions.udf_check import check_udfs
 from schemas.errors import DataError, NotReady
 from schemas.settings import ConnectionSettings
 
@@ -62,7 +62,7 @@ def apply(settings: ConnectionSettings, planned: Planned, report: Report, remark
         else:
             _make_tables(settings, planned, report, remark)
         report("Feast's registry (importing Feast takes a few seconds)")
-        from headrace.registry import write_registry
+        from headrace.definitions.registry import write_registry
 
         write_registry(settings, planned.declared)
         if planned.diff.replaced_views:
@@ -71,7 +71,7 @@ def apply(settings: ConnectionSettings, planned: Planned, report: Report, remark
             _make_tables(settings, planned, report, remark)
         save_applied(settings.registry_address(), planned.declared)
         if planned.applied is not None and _some_state_goes(planned.diff):
-            from headrace.replace import forget_old
+            from headrace.definitions.replace import forget_old
 
             forget_old(settings, planned.applied, planned.declared, report, remark)
 
@@ -108,7 +108,7 @@ def _make_tables(settings: ConnectionSettings, planned: Planned, report: Report,
 
 
 def _bring_up(settings: ConnectionSettings, planned: Planned, report: Report) -> None:
-    from headrace.replace import bring_up
+    from headrace.definitions.replace import bring_up
 
     bring_up(settings, planned.declared, planned.loaded.events, planned.diff.replaced_views, report)
 

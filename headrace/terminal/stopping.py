@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from headrace.terminal import say
+from headrace.terminal.output import say
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from batch.settings import BatchSettings
 from batch.verified import VerifyReport
 from batch.verify import verify
 from headrace.settings import read_settings
-from headrace.terminal import out, print_json, print_table, say
-from headrace.ticker import ticker
+from headrace.terminal.output import out, print_json, print_table, say
+from headrace.terminal.ticker import ticker
 from headrace.wiring import evaluable_definitions
 
 EXAMPLES_SHOWN = 10

@@ -9,7 +9,7 @@ from batch.history import IcebergHistory
 from batch.settings import BatchSettings
 from features.plan import Definitions
 from headrace.settings import settings_for
-from headrace.stopping import stop_on_signals
+from headrace.terminal.stopping import stop_on_signals
 from schemas.errors import ConfigError, NotReady
 from schemas.event import Event
 from schemas.settings import ConnectionSettings

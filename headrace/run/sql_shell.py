@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from batch.sql import Session
-from headrace.show_table import print_arrow
-from headrace.sql_text import split_statements
-from headrace.terminal import out, print_table, say
+from headrace.run.sql_text import split_statements
+from headrace.terminal.output import out, print_table, say
+from headrace.terminal.show_table import print_arrow
 from schemas.errors import HeadraceError
 
 HISTORY_LINES_MAX = 5_000

@@ -20,7 +20,7 @@ from feast.infra.registry.sql import SqlRegistry, SqlRegistryConfig
 
 from batch.feast.source import HeadraceSource
 from features.plan import Definitions, DerivedPlan, ServicePlan, ViewPlan
-from headrace.feast_types import feast_type, value_type
+from headrace.definitions.feast_types import feast_type, value_type
 from schemas.errors import ConfigError
 from schemas.event import EventSpec
 from schemas.settings import ConnectionSettings

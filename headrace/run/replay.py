@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from headrace.run_rejects import ask, condition
+from headrace.run.rejects import ask, condition
 from headrace.settings import read_settings
-from headrace.terminal import print_json, say
-from headrace.ticker import ticker
+from headrace.terminal.output import print_json, say
+from headrace.terminal.ticker import ticker
 from headrace.wiring import open_project
 from schemas.rejection import REJECTS_SCHEMA, Rejection, rejections_of
 from stream.replay import Replay, ReplayReport

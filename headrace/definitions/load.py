@@ -18,7 +18,7 @@ from traceback import extract_tb
 
 from features.plan import Definitions
 from features.planner import compile_definitions, event_types, is_declaration
-from headrace.one_module import OneModuleAFile, module_name
+from headrace.definitions.one_module import OneModuleAFile, module_name
 from schemas.errors import ConfigError, DefinitionError, HeadraceError
 from schemas.event import Event
 

@@ -11,8 +11,8 @@ import typer
 from batch.imports import ImportReport, import_history
 from batch.settings import BatchSettings
 from headrace.settings import read_settings
-from headrace.terminal import print_json, print_table, say
-from headrace.ticker import ticker
+from headrace.terminal.output import print_json, print_table, say
+from headrace.terminal.ticker import ticker
 from headrace.wiring import Project, open_project
 from schemas.errors import RequestError
 

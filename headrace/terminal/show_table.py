@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.terminal import print_table, say
+from headrace.terminal.output import print_table, say
 
 BYTES_SHOWN_MAX = 60
 

@@ -6,11 +6,11 @@ import threading
 from functools import partial
 from typing import Any
 
-from headrace.follow import run_following
+from headrace.definitions.follow import run_following
 from headrace.settings import read_settings, settings_for
-from headrace.stopping import stop_on_signals
-from headrace.terminal import print_json, say
-from headrace.ticker import ticker
+from headrace.terminal.output import print_json, say
+from headrace.terminal.stopping import stop_on_signals
+from headrace.terminal.ticker import ticker
 from headrace.wiring import Project, event_types_of
 from stream.history import History
 from stream.report import WorkerReport

@@ -1,0 +1,1 @@
+"""From the files that declare to what is applied: load, compare, apply, follow."""

@@ -1,0 +1,1 @@
+"""What a person sees: results, tables, progress, and how a command is stopped."""
