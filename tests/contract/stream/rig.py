@@ -42,6 +42,8 @@ from stream.worker import run_worker
 from tests.unit.stream.model import ModelEvent, Row, is_expired, read_row, tiles_of
 
 PARTITIONS = 4
+START_S = 120.0
+"""Spark's JVM and its Python take a while on a machine that has other work."""
 
 
 class Logged(NamedTuple):
@@ -156,6 +158,22 @@ class Rig:
         keys = self.redis.scan_iter(f"h{{{(view or self.view).storage_id}.*")
         return {key: self.redis.dump(key) for key in keys}
 
+    def wait_for_rows(self, timeout_s: float = START_S) -> None:
+        """Until a worker has merged something."""
+        wait_until(lambda: self.redis.exists(checkpoint_redis_key(self.view.storage_id, 0)), timeout_s)
+
+    def wait_until_drained(self, timeout_s: float = START_S) -> None:
+        """Until every shard of every view stands where the log ends: then nothing is under way."""
+        ends = ends_of(self.log())
+
+        def stand() -> bool:
+            checkpoints = [
+                self.checkpoint(shard, view) for view in self.definitions.views.values() for shard in range(view.shards)
+            ]
+            return all(c is not None and {p.partition: p.offset for p in c.positions} == ends for c in checkpoints)
+
+        wait_until(stand, timeout_s)
+
     def check_invariant(self, log: Sequence[Logged], view: ViewPlan | None = None) -> int:
         """Compares every shard of a view with the log below its checkpoint; answers how many events that were."""
         plan = view or self.view
@@ -188,9 +206,7 @@ class Rig:
     def check_drained(self, log: Sequence[Logged], view: ViewPlan | None = None) -> None:
         """Invariant I, and nothing is left to fold."""
         plan = view or self.view
-        ends = dict.fromkeys(range(PARTITIONS), 0)
-        for message in log:
-            ends[message.partition] = max(ends[message.partition], message.offset + 1)
+        ends = ends_of(log)
         for shard in range(plan.shards):
             checkpoint = self.checkpoint(shard, plan)
             assert checkpoint is not None, shard
@@ -235,7 +251,7 @@ class Background(threading.Thread):
     def _take(self, report: WorkerReport) -> None:
         self.report = report
 
-    def wait_for(self, condition: Callable[[WorkerReport], bool], timeout_s: float = 60) -> WorkerReport:
+    def wait_for(self, condition: Callable[[WorkerReport], bool], timeout_s: float = START_S) -> WorkerReport:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline and self.error is None:
             if self.report is not None and condition(self.report):
@@ -258,6 +274,21 @@ class Background(threading.Thread):
         self.stop()
         if self.error is not None and raised[0] is None:
             raise self.error
+
+
+def ends_of(log: Sequence[Logged]) -> dict[int, int]:
+    """Where each partition ends."""
+    ends = dict.fromkeys(range(PARTITIONS), 0)
+    for message in log:
+        ends[message.partition] = max(ends[message.partition], message.offset + 1)
+    return ends
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.05)
 
 
 def event_types(project: str, topic: str, dedupe: bool) -> dict[str, type[Event]]:

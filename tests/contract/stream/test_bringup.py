@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pytest
@@ -10,16 +10,15 @@ from confluent_kafka import TopicPartition
 
 from schemas.decode import Batch, Decoder
 from schemas.errors import DeliveryError
+from stream.capabilities import Capability
 from stream.history import IMPORTED
 from stream.topics import admin_client
 from tests.contract.stream.clicks import clicks
 from tests.contract.stream.rig import Logged, Rig, declare
+from tests.contract.stream.runners import needs
 from tests.contract.stream.test_delivery import LoggedMessage
 
-
-@pytest.fixture
-def rig(kafka: str, redis_url: str) -> Rig:
-    return Rig(kafka, redis_url)
+pytestmark = pytest.mark.timeout(400)
 
 
 class ListHistory:
@@ -44,10 +43,11 @@ class ListHistory:
                 yield chosen.slice(at, 700)
 
 
-def test_a_new_view_comes_up_beside_a_running_one(rig: Rig) -> None:
+def test_a_new_view_comes_up_beside_a_running_one(rig: Rig, new_rig: Callable[..., Rig]) -> None:
+    needs(rig.runner, Capability.BESIDE)
     rig.produce(clicks(4_000))
     rig.work()
-    both = Rig(rig.kafka, rig.redis_url, views=2, name=rig.name)
+    both = new_rig(views=2, name=rig.name)
     with both.background(batch_events_max=100) as worker:
         worker.wait_for(lambda report: bool(report.bringing_up))
         both.produce(clicks(500, seed=1))
@@ -60,19 +60,19 @@ def test_a_new_view_comes_up_beside_a_running_one(rig: Rig) -> None:
         both.check_drained(log, view)
 
 
-def test_caught_up_waits_for_a_new_view(rig: Rig) -> None:
+def test_caught_up_waits_for_a_new_view(rig: Rig, new_rig: Callable[..., Rig]) -> None:
     rig.produce(clicks(3_000))
     rig.work()
-    both = Rig(rig.kafka, rig.redis_url, views=2, name=rig.name)
+    both = new_rig(views=2, name=rig.name)
     both.work(batch_events_max=100)
     for view in both.definitions.views.values():
         both.check_drained(both.log(), view)
 
 
-def test_a_bring_up_that_is_stopped_goes_on_later(rig: Rig) -> None:
-    rig.produce(clicks(20_000))
+def test_a_bring_up_that_is_stopped_goes_on_later(rig: Rig, new_rig: Callable[..., Rig]) -> None:
+    rig.produce(clicks(6_000))
     rig.work()
-    both = Rig(rig.kafka, rig.redis_url, views=2, name=rig.name)
+    both = new_rig(views=2, name=rig.name)
     with both.background(batch_events_max=50) as worker:
         worker.wait_for(lambda report: any(each.position > 100 for each in report.bringing_up))
     log = both.log()
@@ -103,8 +103,9 @@ def test_a_history_that_ends_in_the_middle(rig: Rig) -> None:
     rig.check_drained(log)
 
 
-def test_copies_are_dropped_over_history_and_kafka_alike(kafka: str, redis_url: str) -> None:
-    rig = Rig(kafka, redis_url, dedupe=True)
+def test_copies_are_dropped_over_history_and_kafka_alike(new_rig: Callable[..., Rig]) -> None:
+    rig = new_rig(dedupe=True)
+    needs(rig.runner, Capability.COPIES)
     rig.produce(clicks(1_000, seed=1))
     rig.produce(clicks(500, seed=1))
     landed = _ends(rig.log())

@@ -1,20 +1,24 @@
-"""The worker against the real Kafka and Redis: what it leaves is the fold of the log, each event once."""
+"""Every runner against the real Kafka and Redis: what it leaves is the fold of the log, each event once.
+
+A gap is one of stream/capabilities.py's: a test skips for the reason given there, or shows the error that it declares.
+"""
 
 from __future__ import annotations
 
 import collections
 import threading
+from collections.abc import Callable
 
 import pytest
 
+from schemas.errors import ConfigError, DataError
 from schemas.rejection import Reason
+from stream.capabilities import CAPABILITIES, Capability
 from tests.contract.stream.clicks import BAD, clicks
 from tests.contract.stream.rig import Rig
+from tests.contract.stream.runners import needs
 
-
-@pytest.fixture
-def rig(kafka: str, redis_url: str) -> Rig:
-    return Rig(kafka, redis_url)
+pytestmark = pytest.mark.timeout(400)
 
 
 def test_rows_are_the_fold_of_the_log(rig: Rig) -> None:
@@ -37,8 +41,8 @@ def test_an_empty_topic_is_caught_up_at_once(rig: Rig) -> None:
     assert rig.work().events == 0
 
 
-def test_several_views_share_one_reading(kafka: str, redis_url: str) -> None:
-    rig = Rig(kafka, redis_url, views=3)
+def test_several_views_share_one_reading(new_rig: Callable[..., Rig]) -> None:
+    rig = new_rig(views=3)
     rig.produce(clicks(1_000))
     assert rig.work().events == 1_000
     log = rig.log()
@@ -61,9 +65,9 @@ def test_bad_input_goes_to_the_rejects_and_good_events_beside_it_are_folded(rig:
 
 
 def test_a_worker_goes_on_where_the_last_one_stopped(rig: Rig) -> None:
-    rig.produce(clicks(20_000))
-    with rig.background(batch_events_max=500) as worker:
-        worker.wait_for(lambda report: report.events >= 2_000)
+    rig.produce(clicks(6_000))
+    with rig.background(batch_events_max=200) as worker:
+        worker.wait_for(lambda report: report.events >= 600)
     log = rig.log()
     rig.check_invariant(log)
     rig.work()
@@ -75,10 +79,24 @@ def test_events_that_come_while_it_works_are_folded(rig: Rig) -> None:
         for seed in range(5):
             rig.produce(clicks(300, seed=seed))
             worker.wait_for(lambda report, seed=seed: report.events >= 300 * (seed + 1))
+            worker.wait_for(lambda report: report.caught_up)
+        rig.wait_until_drained()
+    rig.check_drained(rig.log())
+
+
+def test_one_runner_takes_over_from_another(rig: Rig) -> None:
+    runner = rig.runner
+    rig.produce(clicks(1_000))
+    rig.work()
+    for number, other in enumerate(("confluent", runner)):
+        rig.runner = other
+        rig.produce(clicks(500, seed=number + 1))
+        assert rig.work().events == 500
     rig.check_drained(rig.log())
 
 
 def test_two_workers_share_the_partitions(rig: Rig) -> None:
+    needs(rig.runner, Capability.SHARES)
     rig.produce(clicks(3_000))
     with rig.background(batch_events_max=200) as one, rig.background(batch_events_max=200) as two:
         one.wait_for(lambda report: report.partitions == 2)
@@ -93,16 +111,20 @@ def test_two_workers_share_the_partitions(rig: Rig) -> None:
     rig.check_drained(rig.log())
 
 
-def test_a_shard_with_more_rows_than_a_call_takes_is_split_by_offset(kafka: str, redis_url: str) -> None:
-    rig = Rig(kafka, redis_url, shards=1)
+def test_a_shard_with_more_rows_than_a_call_takes_is_split_by_offset(new_rig: Callable[..., Rig]) -> None:
+    rig = new_rig(shards=1)
     rig.produce(clicks(9_000, users=100_000))
     rig.work()
     rig.check_drained(rig.log())
 
 
-def test_copies_of_an_id_are_folded_once_also_over_a_restart(kafka: str, redis_url: str) -> None:
-    rig = Rig(kafka, redis_url, dedupe=True)
+def test_copies_of_an_id_are_folded_once_also_over_a_restart(new_rig: Callable[..., Rig]) -> None:
+    rig = new_rig(dedupe=True)
     rig.produce(clicks(1_000, seed=1))
+    if not CAPABILITIES[rig.runner].can(Capability.COPIES):
+        with pytest.raises(ConfigError, match="does not drop copies"):
+            rig.work()
+        return
     assert rig.work().copies == 0
     rig.produce(clicks(1_000, seed=1))
     rig.produce(clicks(1_000, seed=2))
@@ -111,7 +133,20 @@ def test_copies_of_an_id_are_folded_once_also_over_a_restart(kafka: str, redis_u
     rig.check_drained(rig.log())
 
 
+def test_a_topic_of_nothing_but_rejects_stops_the_worker(rig: Rig) -> None:
+    rig.produce(clicks(3_000, bad_every=1))
+    with pytest.raises(DataError, match="too many messages are rejected"):
+        rig.work()
+    assert rig.check_invariant(rig.log()) == 0
+
+
 def test_a_stop_before_anything_is_no_error(rig: Rig) -> None:
     stop = threading.Event()
     stop.set()
     assert rig.work(stop=stop).events == 0
+
+
+def test_a_runner_that_does_not_exist(rig: Rig) -> None:
+    rig.runner = "flink"
+    with pytest.raises(ConfigError, match="there are: confluent, faust, spark"):
+        rig.work()

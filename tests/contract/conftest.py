@@ -1,4 +1,4 @@
-"""A Redis Cluster of three masters with a replica each, for the tests of this folder."""
+"""A Redis Cluster of three masters with a replica each, a module has its own."""
 
 from __future__ import annotations
 
