@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -14,10 +15,22 @@ from prometheus_client.registry import Collector
 
 from schemas.errors import ConfigError
 from stream.report import WorkerReport
+from stream.settings import StreamSettings
 
 SILENT_S = 60.0
 """A worker that has reported nothing for so long hangs: it reports every second, also while it waits for a service."""
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+log = logging.getLogger(__name__)
+
+
+def open_monitor(settings: StreamSettings) -> Monitor | None:
+    """The monitor that the settings ask for. Raises ConfigError where its port can't be had."""
+    if settings.metrics_port is None:
+        return None
+    monitor = Monitor(settings.metrics_host, settings.metrics_port)
+    log.info("metrics, /health and /ready on http://%s:%d", settings.metrics_host, monitor.port)
+    return monitor
 
 
 class Monitor(Collector):

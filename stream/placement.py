@@ -6,17 +6,22 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from schemas.errors import DeliveryError
+from schemas.row import NO_EVENT
 from stream.batch import Place
 from stream.checkpoint import Positions
 from stream.topics import Range
 
 
 class Placement(NamedTuple):
-    """`live`: the views that are fed from `start` on; `behind`: those to be brought up, and from which offset."""
+    """`live`: the views that are fed from `start` on; `behind`: those to be brought up, and from which offset.
+
+    `newest_us`: the newest good event below `start`, as the live views know it.
+    """
 
     start: int
     live: tuple[str, ...]
     behind: Mapping[str, int]
+    newest_us: int = NO_EVENT
 
 
 def place_partition(
@@ -42,7 +47,15 @@ def place_partition(
         raise _above_the_end(place, "the history", front, held)
     live = {n: start for n, start in starts.items() if start >= max(front - batch_events_max, held.earliest)}
     behind = {name: start for name, start in starts.items() if name not in live}
-    return Placement(min(live.values(), default=front), tuple(live), behind)
+    start = min(live.values(), default=front)
+    newest = [views[name].newest_at_start(place) for name, at in live.items() if at == start]
+    return Placement(start, tuple(live), behind, max(newest, default=NO_EVENT))
+
+
+def newest_below(place: Place, placement: Placement, views: Mapping[str, Positions]) -> int:
+    """The newest good event below the placement's start, as the views that stand there know it."""
+    standing = [name for name in placement.live if views[name].start(place) == placement.start]
+    return max((views[name].newest_at_start(place) for name in standing), default=NO_EVENT)
 
 
 def _start(place: Place, name: str, view: Positions, held: Range, landed: int, from_earliest: bool) -> int:

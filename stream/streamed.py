@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from confluent_kafka.admin import AdminClient
 
 from features.plan import Definitions, ViewPlan
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, DeliveryError
 from schemas.event import Event
 from stream.batch import Place
 from stream.checkpoint import Positions
 from stream.fold import ViewFold
+from stream.history import History
 from stream.topics import Topic, describe_topics
 
 
@@ -40,6 +41,24 @@ class Streamed:
     def places(self) -> list[Place]:
         """Every partition of every topic."""
         return [(topic.name, partition) for topic in self.topics.values() for partition in topic.partitions]
+
+    def landed(self, history: History | None, topics: Iterable[str] | None = None) -> dict[Place, int]:
+        """Up to where the history holds the partitions of these topics, or of all. Raises NotReady."""
+        if history is None:
+            return {}
+        wanted = self.topics if topics is None else topics
+        return {(topic, p): end for topic in wanted for p, end in history.offsets(topic).items()}
+
+    def refuse_others(self, found: Mapping[str, Topic]) -> None:
+        """Raises DeliveryError where the topics that are `found` now are no more those that the worker began with."""
+        for name, topic in self.topics.items():
+            if name not in found or found[name].id != topic.id:
+                raise DeliveryError(
+                    "the topic was deleted or made anew while the worker was reading it",
+                    where=f"topic {name}",
+                    got=found[name].id.hex() if name in found else "no such topic",
+                    hint="run `headrace apply`, then `headrace rebuild` for its views",
+                )
 
     def folds(self, names: Iterable[str] | None = None) -> dict[str, ViewFold]:
         """A fold of its own for each of these views, or for all."""

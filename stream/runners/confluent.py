@@ -10,9 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from features.kernel import Kernel
 from features.plan import Definitions
-from schemas.errors import DeliveryError, NotReady
+from schemas.errors import NotReady
 from schemas.event import Event
-from schemas.row import NO_EVENT
 from stream.alarm import RejectAlarm
 from stream.apply import Applier
 from stream.batch import Place
@@ -21,15 +20,15 @@ from stream.checkpoint import Positions
 from stream.feed import Feed
 from stream.history import IMPORTED, History
 from stream.intake import Intake
-from stream.monitor import Monitor
+from stream.monitor import open_monitor
 from stream.patience import Patience, Stopped
-from stream.placement import place_partition
+from stream.placement import newest_below, place_partition
 from stream.rejects import Rejects
 from stream.report import BringUpProgress, PlaceProgress, Progress, WorkerReport
 from stream.settings import StreamSettings
 from stream.store import Store
 from stream.streamed import Streamed
-from stream.topics import Range, Topic, admin_client, describe_topics, ranges
+from stream.topics import Range, admin_client, describe_topics, ranges
 from stream.warmup import read_from
 
 POLL_S = 0.1
@@ -90,10 +89,7 @@ class ConfluentRunner:
         self._topic_check: Future[None] | None = None
         self._ends: dict[Place, int] = {}
         self._held_ends: dict[Place, int] = {}
-        self._monitor = None
-        if settings.metrics_port is not None:
-            self._monitor = Monitor(settings.metrics_host, settings.metrics_port)
-            log.info("metrics, /health and /ready on http://%s:%d", settings.metrics_host, self._monitor.port)
+        self._monitor = open_monitor(settings)
         self._alarm = RejectAlarm(settings.rejects_share_max, time.monotonic)
         self._next_advance = self._next_check = self._next_look = self._next_report = 0.0
 
@@ -231,7 +227,7 @@ class ConfluentRunner:
         self._source.rest(places)
         for place in places:
             self._applier.leave(place)
-        landed = self._patience.until_done(lambda: self._landed(places))
+        landed = self._patience.until_done(lambda: self._streamed.landed(self._history, {topic for topic, _ in places}))
         held = self._patience.until_done(lambda: self._ranges(places))
         views = self._refresh()
         starts: dict[Place, int] = {}
@@ -248,12 +244,7 @@ class ConfluentRunner:
             )
             for name in placement.live:
                 self._applier.join(name, place)
-            newest = [
-                readers[name].newest_at_start(place)
-                for name in placement.live
-                if readers[name].start(place) == placement.start
-            ]
-            self._intake.begin(place, placement.start, max(newest, default=NO_EVENT))
+            self._intake.begin(place, placement.start, newest_below(place, placement, readers))
             if placement.live:
                 starts[place] = placement.start
             rising = {n for each in self._bring_ups if place not in each.finished for n in each.places.get(place, ())}
@@ -331,25 +322,15 @@ class ConfluentRunner:
             return
         self._source.waiting_for = ""
         self._held_ends = {place: each.end for place, each in held.items()}
-        self._refuse_other_topics(found)
+        self._streamed.refuse_others(found)
 
     def _ranges(self, places: Iterable[Place]) -> dict[Place, Range]:
         """What Kafka holds of the partitions; of a topic that is gone it holds nothing, however long one waits."""
         try:
             return ranges(self._admin, places)
         except NotReady:
-            self._refuse_other_topics(describe_topics(self._admin, self._topics))
+            self._streamed.refuse_others(describe_topics(self._admin, self._topics))
             raise
-
-    def _refuse_other_topics(self, found: Mapping[str, Topic]) -> None:
-        for name, topic in self._topics.items():
-            if name not in found or found[name].id != topic.id:
-                raise DeliveryError(
-                    "the topic was deleted or made anew while the worker was reading it",
-                    where=f"topic {name}",
-                    got=found[name].id.hex() if name in found else "no such topic",
-                    hint="run `headrace apply`, then `headrace rebuild` for its views",
-                )
 
     def _is_caught_up(self) -> bool:
         if self._bring_ups or not self._source.given or not self._ended >= self._source.given:
@@ -376,12 +357,6 @@ class ConfluentRunner:
         return all(
             view.start(place) >= self._ends[place] for place in others for view in views.values() if view.entries(place)
         )
-
-    def _landed(self, places: Iterable[Place]) -> dict[Place, int]:
-        if self._history is None:
-            return {}
-        topics = {topic for topic, _ in places}
-        return {(topic, p): end for topic in topics for p, end in self._history.offsets(topic).items()}
 
     def _bringing_up(self) -> Iterable[BringUpProgress]:
         for job in self._bring_ups:
