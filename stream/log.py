@@ -8,6 +8,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from schemas.errors import NotReady
 from schemas.settings import ConnectionSettings
+from stream.clients import client_config
 
 BUFFER_MESSAGES_MAX = 100_000
 BUFFER_KIB_MAX = 65_536
@@ -26,7 +27,7 @@ class KafkaLog:
         self.lost = 0
         self._producer = Producer(
             {
-                **settings.kafka_config(),
+                **client_config(settings),
                 "acks": "all",
                 "enable.idempotence": True,
                 "compression.type": "lz4",
@@ -34,7 +35,6 @@ class KafkaLog:
                 "delivery.timeout.ms": DELIVERY_TIMEOUT_MS,
                 "queue.buffering.max.messages": BUFFER_MESSAGES_MAX,
                 "queue.buffering.max.kbytes": BUFFER_KIB_MAX,
-                "logger": log,
             }
         )
 

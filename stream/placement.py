@@ -13,15 +13,11 @@ from stream.topics import Range
 
 
 class Placement(NamedTuple):
-    """`live`: the views that are fed from `start` on; `behind`: those to be brought up, and from which offset.
-
-    `newest_us`: the newest good event below `start`, as the live views know it.
-    """
+    """`live`: the views that are fed from `start` on; `behind`: those to be brought up, and from which offset."""
 
     start: int
     live: tuple[str, ...]
     behind: Mapping[str, int]
-    newest_us: int = NO_EVENT
 
 
 def place_partition(
@@ -47,9 +43,7 @@ def place_partition(
         raise _above_the_end(place, "the history", front, held)
     live = {n: start for n, start in starts.items() if start >= max(front - batch_events_max, held.earliest)}
     behind = {name: start for name, start in starts.items() if name not in live}
-    start = min(live.values(), default=front)
-    newest = [views[name].newest_at_start(place) for name, at in live.items() if at == start]
-    return Placement(start, tuple(live), behind, max(newest, default=NO_EVENT))
+    return Placement(min(live.values(), default=front), tuple(live), behind)
 
 
 def newest_below(place: Place, placement: Placement, views: Mapping[str, Positions]) -> int:

@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from schemas.errors import NotReady
 from schemas.settings import ConnectionSettings
 from stream.batch import Place
+from stream.clients import client_config
 
 TIMEOUT_S = 10.0
 
@@ -24,7 +25,7 @@ def timestamps_ms(settings: ConnectionSettings, offsets: Mapping[Place, int]) ->
     found: dict[Place, int | None] = {}
     consumer = Consumer(
         {
-            **settings.kafka_config(),
+            **client_config(settings),
             "group.id": f"{settings.project}.stream.probe",
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",

@@ -10,6 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from schemas.errors import DeliveryError, NotReady
 from schemas.rejection import Rejection, encode_rejection
+from stream.clients import client_config
 from stream.settings import StreamSettings
 
 FLUSH_TIMEOUT_S = 10.0
@@ -29,7 +30,7 @@ class Rejects:
     def __init__(self, settings: StreamSettings) -> None:
         self.counts: Counter[str] = Counter()
         self._topic = settings.rejects_topic
-        self._config = dict(settings.kafka_config())
+        self._config = client_config(settings)
         self._producer: Producer | None = None
         self._waiting: list[Rejection] = []
         self._written: dict[tuple[str, int], int] = {}
@@ -106,7 +107,6 @@ class Rejects:
                     "enable.idempotence": True,
                     "message.max.bytes": MESSAGE_BYTES_MAX,
                     "linger.ms": 0,
-                    "logger": log,
                 }
             )
         return self._producer

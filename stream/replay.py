@@ -7,7 +7,6 @@ sent again. Whoever replays next fences who did before: two at once are one afte
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from schemas.errors import ConfigError, DeliveryError, NotReady
 from schemas.event import Event
 from schemas.rejection import Rejection
 from schemas.settings import ConnectionSettings
+from stream.clients import client_config
 from stream.topics import admin_client, describe_topics
 
 REPLAY_HEADER = "headrace-replay-of"
@@ -40,8 +40,6 @@ _FENCED = frozenset(
         KafkaError.PRODUCER_FENCED,
     }
 )
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -167,11 +165,10 @@ class Replay:
     def _open_producer(self) -> Producer:
         producer = Producer(
             {
-                **self._settings.kafka_config(),
+                **client_config(self._settings),
                 "transactional.id": self._markers,
                 "transaction.timeout.ms": int(TRANSACTION_S * 1_000),
                 "message.max.bytes": MESSAGE_BYTES_MAX,
-                "logger": log,
             }
         )
         try:
@@ -200,12 +197,11 @@ class Replay:
     def _read_markers(self) -> Iterator[str]:
         consumer = Consumer(
             {
-                **self._settings.kafka_config(),
+                **client_config(self._settings),
                 "group.id": self._markers,
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
                 "isolation.level": "read_committed",
-                "logger": log,
             }
         )
         consumer.assign([TopicPartition(self._markers, 0, 0)])

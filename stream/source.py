@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from schemas.decode import Batch
 from schemas.errors import DeliveryError, NotReady
 from stream.batch import Place, partitions_in
+from stream.clients import client_config
 from stream.columns import Columns, rows_of
 from stream.intake import Fetched
 from stream.settings import StreamSettings
@@ -59,8 +60,7 @@ class Source:
         self._kept: list[Message] = []
         self._consumer = Consumer(
             {
-                **settings.kafka_config(),
-                "logger": log,
+                **client_config(settings),
                 "group.id": group,
                 "partition.assignment.strategy": "cooperative-sticky",
                 "session.timeout.ms": settings.session_timeout_ms,
@@ -167,6 +167,23 @@ class Source:
         offsets = [TopicPartition(*place, offset) for place, offset in positions.items() if place in self.given]
         if offsets:
             self._consumer.commit(offsets=offsets, asynchronous=True)
+
+    def committed(self, places: Iterable[Place]) -> dict[Place, int]:
+        """The group's offset of each partition, those of open transactions awaited; negative where it has none.
+
+        Raises NotReady where Kafka does not answer.
+        """
+        try:
+            found = self._consumer.committed([TopicPartition(*place) for place in places], timeout=OFFSETS_TIMEOUT_S)
+        except KafkaException as error:
+            raise NotReady("Kafka does not answer", got=error.args[0].str()) from error
+        if failed := [each.error for each in found if each.error is not None]:
+            raise NotReady("Kafka does not tell a group's offsets", got=failed[0].str())
+        return {(each.topic, each.partition): each.offset for each in found}
+
+    def membership(self) -> Any:
+        """What a transaction over the group's offsets names: a member that was left behind can't commit them."""
+        return self._consumer.consumer_group_metadata()
 
     def _sort(self, messages: list[Message], columns: dict[str, Columns], ends: dict[Place, int]) -> None:
         errors = list(map(Message.error, messages))

@@ -17,6 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its package
 from features.plan import Definitions
 from schemas.errors import ConfigError, NotReady
 from schemas.settings import ConnectionSettings
+from stream.clients import client_config
 
 PARTITIONS = 4
 """Of a new topic: four workers can share it, and an entity's events stay together under any number of them."""
@@ -42,8 +43,7 @@ class Range(NamedTuple):
 
 def admin_client(settings: ConnectionSettings) -> AdminClient:
     """An admin client of the settings' Kafka."""
-    # Its remarks on its own threads are for nobody.
-    return AdminClient({"log_level": "5", **settings.kafka_config()})
+    return AdminClient(client_config(settings))
 
 
 def wanted_topics(settings: ConnectionSettings, definitions: Definitions) -> list[str]:
