@@ -189,4 +189,11 @@ def _event_type(events: Mapping[str, type[Event]], name: str) -> type[Event]:
         raise DataError(
             "history is imported into a topic's log", where=name, got="an event type of a table or of files"
         )
+    if (enriched := events[name].spec().enriched) is not None:
+        raise DataError(
+            "enriched events are written by headrace alone",
+            where=name,
+            got=f"history of {enriched.event} with what {enriched.view} answered",
+            hint=f"import history of {enriched.event}: the lander enriches it",
+        )
     return events[name]

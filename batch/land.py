@@ -18,6 +18,7 @@ from pyiceberg.catalog import Catalog
 
 from batch.append import OnStep, Piece, append_once, check_topic
 from batch.catalog import Identifier, load, open_catalog
+from batch.enriched import Histories
 from batch.maintain import maintain
 from batch.offsets import offsets_of
 from batch.settings import BatchSettings
@@ -98,6 +99,7 @@ class _Lander:
         self.report = LandReport()
         catalog = open_catalog(settings)
         rejects = _Target(catalog, REJECTS, on_step)
+        self._histories = Histories(definitions, settings)
         self._topics: dict[str, _Landing] = {}
         for spec in definitions.events.values():
             if spec.topic is not None:
@@ -124,6 +126,7 @@ class _Lander:
                 if caught_up or landing.due(self._settings):
                     self._land(landing)
             if caught_up:
+                self._recompute()
                 return
             if is_idle and time.monotonic() > upkeep:
                 # What lands in small files is merged when nobody waits; meanwhile Kafka keeps what comes.
@@ -131,9 +134,16 @@ class _Lander:
                 upkeep = time.monotonic() + self._settings.maintain_seconds
             if time.monotonic() > look_again:
                 self._assign()
+                self._recompute()
                 look_again = time.monotonic() + LOOK_FOR_PARTITIONS_S
         for landing in self._topics.values():
             self._land(landing)
+
+    def _recompute(self) -> None:
+        """The history of enriched events, as soon as what it is made of is landed."""
+        for topic, count in self._histories.recompute().items():
+            self.report.rows[topic] = self.report.rows.get(topic, 0) + count
+            self._progress(self.report)
 
     def _assign(self) -> None:
         """Begins to read every partition that isn't read yet, from where its table stands."""

@@ -150,9 +150,19 @@ class Scanner:
         return Query(f"WITH files AS ({source}) SELECT {chosen} FROM {relation}{_in_span(spec.time, span)}")
 
     def log(
-        self, spec_schema: pa.Schema, table: Table, starts: Mapping[int, int], ends: Mapping[int, int]
+        self,
+        spec_schema: pa.Schema,
+        table: Table,
+        starts: Mapping[int, int],
+        ends: Mapping[int, int],
+        *,
+        without_copies: EventSpec | None = None,
     ) -> pa.RecordBatchReader | None:
-        """The rows start ≤ offset < end of each partition in `ends`, by partition and offset; None for no file."""
+        """The rows start ≤ offset < end of each partition in `ends`, by partition and offset; None for no file.
+
+        `without_copies`: the event type whose copies are dropped; all rows are then read, since an earlier copy may lie
+        below the starts.
+        """
         pieces: list[BooleanExpression] = [
             And(
                 EqualTo(term=PARTITION, value=partition),
@@ -163,13 +173,18 @@ class Scanner:
         ]
         if not pieces:
             return None
-        source = self.relation(table, spec_schema, pieces[0] if len(pieces) == 1 else Or(*pieces))
+        pruned = pieces[0] if len(pieces) == 1 else Or(*pieces)
+        rows = "files"
+        if without_copies is not None and without_copies.id is not None:
+            pruned, rows = EVERYTHING, _deduplicated(without_copies, "files")
+        source = self.relation(table, spec_schema, pruned)
         if source is None:
             return None
         conditions = " OR ".join(
             f"({PARTITION} = {p} AND {OFFSET} >= {starts.get(p, 0)} AND {OFFSET} < {end})" for p, end in ends.items()
         )
-        return source.reader(f"SELECT * FROM files WHERE {conditions} ORDER BY {PARTITION}, {OFFSET}")
+        names = ", ".join(quote(field.name) for field in spec_schema)
+        return source.reader(f"SELECT {names} FROM {rows} WHERE {conditions} ORDER BY {PARTITION}, {OFFSET}")
 
     def relation(
         self,

@@ -27,9 +27,10 @@ from features.collections import (
     TopK,
 )
 from features.derived import DerivedView, Request
+from features.enriched import Enriched
 from features.lag import Lag
 from features.service import FeatureService
-from features.source import Enriched, Union
+from features.source import Union
 from features.udf import udf
 from features.view import Entity, FeatureView, LatestView
 from features.window import Calendar, Window

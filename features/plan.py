@@ -280,5 +280,10 @@ class Definitions(msgspec.Struct, frozen=True, kw_only=True):
                 yield from self.derived[selection.view].uses
 
     def read_by_event_clock(self, view: str) -> bool:
-        """True where a service with `clock="event"` reads the view: its rows then never expire by TTL."""
+        """True where a service with `clock="event"` reads the view, or events are enriched by it.
+
+        Its rows then never expire by TTL: an event may be enriched long after its own instant.
+        """
+        if any(spec.enriched is not None and spec.enriched.view == view for spec in self.events.values()):
+            return True
         return any(s.clock == "event" and view in self.needed(s) for s in self.services.values())

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from features.derived import DerivedView
+from features.enriched import enriched_of
 from features.errors import DefinitionError
 from features.plan import Definitions, EntityPlan, Selection
 from features.service import FeatureService
@@ -91,6 +92,10 @@ class _Found:
                 got=f"{known.__module__} and {event.__module__}",
                 hint="rename one",
             )
+        source = enriched_of(event)
+        if source is not None:
+            self._event(source.event)
+            self.add(source.view)
 
     def _view(self, view: FeatureView) -> None:
         for event in view.events:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
+from features.enriched import Enriched
 from features.errors import DefinitionError
 from features.expression import bind
 from features.plan import Source
 from schemas.event import Column, Event
 from schemas.types import duckdb_type
-
-if TYPE_CHECKING:
-    from features.view import FeatureView
 
 COLUMN_HINT = 'write Union({Departure: {"station": "origin"}, Arrival: {"station": "dest"}})'
 
@@ -24,10 +22,10 @@ class Union:
     events do not map the same names, or map one to different types.
     """
 
-    def __init__(self, events: Mapping[type[Event], Mapping[str, str]]) -> None:
+    def __init__(self, events: Mapping[type[Event] | Enriched, Mapping[str, str]]) -> None:
         if not isinstance(events, Mapping) or not events:
             raise DefinitionError("Union() maps event types to columns", got=repr(events), hint=COLUMN_HINT)
-        self.events = {event: dict(mapping) for event, mapping in events.items()}
+        self.events = {_made(event): dict(mapping) for event, mapping in events.items()}
         names = [frozenset(mapping) for mapping in self.events.values()]
         if len(set(names)) != 1 or not names[0]:
             raise DefinitionError(
@@ -82,21 +80,6 @@ class Union:
         return bound.sql, bound.type
 
 
-class Enriched:
-    """`Enriched(Flight, plane_facts)`: each event with what the view's latest values were at its own instant.
-
-    Refused for now: what the online store answers at an event's instant is only the same for all executors where a
-    worker writes it to a topic of its own, once (DESIGN §3).
-    """
-
-    def __init__(self, event: type[Event], view: FeatureView) -> None:
-        raise DefinitionError(
-            "Enriched sources are not supported yet",
-            got=f"Enriched({getattr(event, '__name__', event)}, {getattr(view, 'name', view)})",
-            hint="read both views in a DerivedView, or put the columns into the event where it is produced",
-        )
-
-
 AnySource: TypeAlias = type[Event] | Union
 
 
@@ -116,7 +99,9 @@ def events_of(source: AnySource) -> tuple[type[Event], ...]:
 
 
 def check_source(source: object) -> AnySource:
-    """The source, if it is one. Raises DefinitionError otherwise."""
+    """The source, if it is one; of an Enriched the event type that it makes. Raises DefinitionError otherwise."""
+    if isinstance(source, Enriched):
+        return source.made
     if isinstance(source, Union):
         for event in source.events:
             if not (isinstance(event, type) and issubclass(event, Event)):
@@ -125,3 +110,7 @@ def check_source(source: object) -> AnySource:
     if isinstance(source, type) and issubclass(source, Event):
         return source
     raise DefinitionError("source= is an event type", got=repr(source), hint="write source=Flight")
+
+
+def _made(event: type[Event] | Enriched) -> type[Event]:
+    return event.made if isinstance(event, Enriched) else event

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from features.aggregation import Aggregation
+from features.enriched import Enriched
 from features.errors import DefinitionError
 from features.expression import quote
 from features.html import view_html
@@ -68,7 +69,7 @@ class FeatureView:
         *,
         entity: Entity | None = None,
         entities: Sequence[Entity] | None = None,
-        source: AnySource,
+        source: AnySource | Enriched,
         features: Mapping[str, Aggregation | Lag],
         where: str | None = None,
         shards: int = SHARDS,
@@ -144,7 +145,7 @@ class LatestView(FeatureView):
         *,
         entity: Entity | None = None,
         entities: Sequence[Entity] | None = None,
-        source: AnySource,
+        source: AnySource | Enriched,
         fields: Sequence[str] | None = None,
         ttl: str | None = None,
         where: str | None = None,

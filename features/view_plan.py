@@ -98,6 +98,8 @@ def fingerprint(plan: ViewPlan) -> str:
         (s.event.topic, s.event.table, s.event.path, s.event.time, s.event.id, s.event.dedupe_within_us, s.mapping)
         for s in plan.sources
     ]
+    # Where a topic is named by hand, the name does not tell what the events are enriched by.
+    enriched = [s.event.enriched.fingerprint for s in plan.sources if s.event.enriched is not None]
     features = [(f.name, f.type, f.finish, f.cells, f.window, f.parameters) for f in plan.features]
     meaning = (
         MEANING_VERSION,
@@ -109,6 +111,7 @@ def fingerprint(plan: ViewPlan) -> str:
         plan.resolutions,
         features,
         plan.shards,
+        *enriched,
     )
     return hashlib.sha256(msgspec.json.encode(meaning, order="deterministic")).hexdigest()[:32]
 

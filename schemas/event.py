@@ -51,10 +51,19 @@ class Column(msgspec.Struct, frozen=True):
     nullable: bool
 
 
+class Enrichment(msgspec.Struct, frozen=True):
+    """What an enriched event type was made of: an event type, a view (and its meaning), and the features added."""
+
+    event: str
+    view: str
+    fingerprint: str
+    features: tuple[str, ...]
+
+
 class EventSpec(msgspec.Struct, frozen=True):
     """An event type as data: all that an executor needs besides its validation.
 
-    One of `topic`, `table` (an Iceberg table) and `path` (Parquet files) is set.
+    One of `topic`, `table` (an Iceberg table) and `path` (Parquet files) is set. `enriched`: a worker writes the topic.
     """
 
     name: str
@@ -69,6 +78,7 @@ class EventSpec(msgspec.Struct, frozen=True):
     max_future_us: int
     description: str
     format: str = "json"
+    enriched: Enrichment | None = None
 
     @property
     def log_name(self) -> str:

@@ -49,8 +49,11 @@ class Reader:
     def definitions(self) -> Definitions:
         return self._readings.definitions
 
-    def read(self, what: str | Sequence[str], entities: Columns, *, as_of_us: int | None = None) -> Vectors:
-        """The vectors of the entities (join keys and request columns, column by column), in their order."""
+    def read(self, what: str | Sequence[str], entities: Columns, *, as_of_us: int | Ints | None = None) -> Vectors:
+        """The vectors of the entities (join keys and request columns, column by column), in their order.
+
+        `as_of_us`: one instant for all, or each entity's own.
+        """
         question = Question(self._readings.of(named(what)), entities)
         replies = self._redis.ask(question.payload, question.replies) if question.replies else []
         return question.answer(replies, as_of_us, self._derive, self._redis)
@@ -176,7 +179,9 @@ class Question:
         if read.variable:
             hashes += [command_of_bulks([HGETALL, key[2]]) for key in found]
 
-    def answer(self, replies: list[Reply], as_of_us: int | None, derive: Derive, redis: Redis | AsyncRedis) -> Vectors:
+    def answer(
+        self, replies: list[Reply], as_of_us: int | Ints | None, derive: Derive, redis: Redis | AsyncRedis
+    ) -> Vectors:
         """The vectors. Raises NotReady where a shard has no checkpoint."""
         strings, fields = self._unpacked(replies, redis)
         checkpoints, generations, folded = self._shards(strings)
@@ -202,7 +207,7 @@ class Question:
         return self._vectors(views, expected, as_of_us, derive)
 
     def _vectors(
-        self, views: list[ViewAnswer], generations: list[Ints], as_of_us: int | None, derive: Derive
+        self, views: list[ViewAnswer], generations: list[Ints], as_of_us: int | Ints | None, derive: Derive
     ) -> Vectors:
         groups = []
         for shape, numbers in self.reading.groups:
@@ -294,7 +299,7 @@ def _spread_ints(entities: _Entities, values: Ints, absent: int) -> Ints:
     return spread
 
 
-def _instants(reading: Reading, views: list[ViewAnswer], count: int, as_of_us: int | None) -> Ints:
+def _instants(reading: Reading, views: list[ViewAnswer], count: int, as_of_us: int | Ints | None) -> Ints:
     """DESIGN §2 'The instant', for each vector."""
     if as_of_us is not None:
         return np.full(count, as_of_us)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from features.plan import Definitions
 from headrace.definitions.diff import Action, Diff, compare, refuse_new_meanings
 from headrace.definitions.load import Loaded, load_definitions
 from headrace.definitions.udf_check import check_udfs
+from schemas.enriched import Deployment
 from schemas.errors import DataError, NotReady
 from schemas.settings import ConnectionSettings
 
@@ -51,16 +52,18 @@ def apply(settings: ConnectionSettings, planned: Planned, report: Report, remark
     refuse_new_meanings(planned.diff)
     check_udfs(planned.declared)
     remark = remark or report
+    from stream.deployments import deploy
     from stream.topics import ensure_topics
 
     with _alone(settings):
         _check_still_planned(settings, planned)
         report("Kafka's topics")
         ensure_topics(settings, planned.declared, remark)
+        deployments = deploy(settings, planned.declared)
         if planned.diff.replaced_views:
             _bring_up(settings, planned, report)
         else:
-            _make_tables(settings, planned, report, remark)
+            _make_tables(settings, planned, deployments, report, remark)
         report("Feast's registry (importing Feast takes a few seconds)")
         from headrace.definitions.registry import write_registry
 
@@ -68,7 +71,7 @@ def apply(settings: ConnectionSettings, planned: Planned, report: Report, remark
         if planned.diff.replaced_views:
             # What has come in meanwhile; then the tables, which workers of the old meaning still write to.
             _bring_up(settings, planned, report)
-            _make_tables(settings, planned, report, remark)
+            _make_tables(settings, planned, deployments, report, remark)
         save_applied(settings.registry_address(), planned.declared)
         if planned.applied is not None and _some_state_goes(planned.diff):
             from headrace.definitions.replace import forget_old
@@ -94,7 +97,14 @@ def _check_still_planned(settings: ConnectionSettings, planned: Planned) -> None
         )
 
 
-def _make_tables(settings: ConnectionSettings, planned: Planned, report: Report, remark: Report) -> None:
+def _make_tables(
+    settings: ConnectionSettings,
+    planned: Planned,
+    deployments: Mapping[str, Deployment],
+    report: Report,
+    remark: Report,
+) -> None:
+    from batch.enriched import keep_deployments
     from batch.set_aside import set_aside
     from batch.settings import BatchSettings
     from batch.tables import ensure_tables
@@ -105,6 +115,7 @@ def _make_tables(settings: ConnectionSettings, planned: Planned, report: Report,
     if planned.diff.replaced_views:
         set_aside(batch, planned.declared, remark)
     ensure_tables(batch, planned.declared, remark)
+    keep_deployments(batch, deployments)
 
 
 def _bring_up(settings: ConnectionSettings, planned: Planned, report: Report) -> None:

@@ -6,12 +6,15 @@ import threading
 from functools import partial
 from typing import Any
 
+from features.plan import Definitions
 from headrace.definitions.follow import run_following
 from headrace.settings import read_settings, settings_for
 from headrace.terminal.output import print_json, say
 from headrace.terminal.stopping import stop_on_signals
 from headrace.terminal.ticker import ticker
 from headrace.wiring import Project, event_types_of
+from stream.enrich import UNKNOWN, WRITTEN, Lookup
+from stream.enriching import work_enriching
 from stream.history import History
 from stream.report import WorkerReport
 from stream.settings import StreamSettings
@@ -25,16 +28,28 @@ def run_stream(runner: str, until_caught_up: bool, metrics_port: int | None, jso
 
     def work(project: Project, stop: threading.Event) -> WorkerReport:
         with ticker(f"folding {', '.join(project.definitions.views)}") as tick:
-            return run_worker(
+
+            def fold(stop: threading.Event) -> WorkerReport:
+                return run_worker(
+                    project.definitions,
+                    project.events,
+                    settings,
+                    history=history,
+                    until_caught_up=until_caught_up,
+                    stop=stop,
+                    progress=lambda report: tick(_counts(report), report.waiting_for),
+                    runner=runner,
+                    load=partial(event_types_of, settings.definitions.absolute()),
+                )
+
+            return work_enriching(
                 project.definitions,
                 project.events,
                 settings,
-                history=history,
+                fold,
+                partial(_lookup, settings, project.definitions),
                 until_caught_up=until_caught_up,
                 stop=stop,
-                progress=lambda report: tick(_counts(report), report.waiting_for),
-                runner=runner,
-                load=partial(event_types_of, settings.definitions.absolute()),
             )
 
     with stop_on_signals() as stop:
@@ -56,10 +71,19 @@ def _history(settings: StreamSettings) -> History | None:
     return IcebergHistory(settings_for(BatchSettings, settings))
 
 
+def _lookup(settings: StreamSettings, definitions: Definitions) -> Lookup:
+    """The online store, where events are enriched by it."""
+    from headrace.run.lookup import OnlineLookup
+
+    return OnlineLookup(settings, definitions)
+
+
 def _counts(report: WorkerReport) -> str:
     parts = [f"{report.events:,} events", f"{report.rejected_total:,} rejected"]
     if report.copies:
         parts.append(f"{report.copies:,} copies dropped")
+    if WRITTEN:
+        parts.append(f"{WRITTEN.total():,} enriched, {UNKNOWN.total():,} of them too late to be known")
     parts += [
         f"bringing up {', '.join(each.views)} from {each.topic}-{each.partition}: {each.position:,} of {each.target:,}"
         for each in report.bringing_up
@@ -76,5 +100,7 @@ def _as_json(reports: list[WorkerReport]) -> dict[str, Any]:
         "events": sum(report.events for report in reports),
         "rejected": sum(report.rejected_total for report in reports),
         "caught_up": reports[-1].caught_up,
+        "enriched": dict(WRITTEN),
+        "enriched_late": dict(UNKNOWN),
         "runs": runs,
     }
