@@ -7,7 +7,7 @@ events must fit into an executor's memory. docs/runners.md says when it is worth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -89,7 +89,7 @@ def _view(
     entities = _bytes(pa.table({"key": keys.unique()}))
     span = span_of(plan, features, instants)
 
-    def prepared(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def prepared(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """A row names some files of one source; it becomes their events, bucket by bucket."""
         if prepare is not None:
             prepare()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
+import time
+import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +19,7 @@ from features.deltas import int64_of
 from features.kernel import Kernel
 from features.plan import Definitions
 from schemas.decode import Batch
-from schemas.errors import DeliveryError
+from schemas.errors import DeliveryError, NotReady
 from schemas.event import Event
 from stream.apply import Applier
 from stream.batch import Place
@@ -28,11 +31,14 @@ from stream.store import Store
 from stream.streamed import Streamed
 from stream.topics import admin_client
 
-FOLDED_SCHEMA = "topic string, partition int, end bigint, newest_us bigint, counts string, rejected string"
+FOLDED_SCHEMA = (
+    "topic string, partition int, end bigint, newest_us bigint, taken_us bigint, counts string, rejected string"
+)
 WENT_BACK = "HEADRACE Redis went back"
-"""In the error of a task whose partitions must be placed anew."""
+WAITED = "HEADRACE a task has waited for long enough"
+"""In the errors of a task after which all partitions are placed anew."""
 ATTEMPT_S = 60.0
-"""So long a task waits for a service that is down; then Spark tries it again."""
+"""So long a task waits for a service that is down; then the query ends, and the worker waits instead."""
 
 Load = Callable[[], Mapping[str, type[Event]]]
 
@@ -44,51 +50,58 @@ class FoldTask:
         self._definitions = definitions
         self._load = load
         self._settings = settings
+        self._id = uuid.uuid4().hex
 
     def at(
         self, standing: Mapping[Place, tuple[int, int]]
-    ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    ) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
         """Folds what comes behind `standing`: for each partition the offset below which all is folded."""
-        definitions, load, settings = self._definitions, self._load, self._settings
 
-        def fold(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            folding = _Folding(definitions, load(), settings, standing)
+        def fold(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            folding = _KEPT.pop(self._id, None) or self._open()
             try:
+                folding.begin(standing)
                 for batch in batches:
                     folding.take(batch)
                 yield from folding.done()
-            finally:
+            except BaseException:
                 folding.close()
+                raise
+            _KEPT[self._id] = folding
 
         return fold
 
+    def _open(self) -> _Folding:
+        _let_go()
+        return _Folding(self._definitions, self._load(), self._settings)
+
 
 class _Folding:
-    """One task's run."""
+    """What a process of Spark's keeps between tasks: making decoders, a kernel and connections takes 0.3 s."""
 
-    def __init__(
-        self,
-        definitions: Definitions,
-        events: Mapping[str, type[Event]],
-        settings: StreamSettings,
-        standing: Mapping[Place, tuple[int, int]],
-    ) -> None:
-        self._standing = standing
-        self._stop = threading.Event()
-        self._timer = threading.Timer(ATTEMPT_S, self._stop.set)
-        self._timer.daemon = True
-        self._timer.start()
+    def __init__(self, definitions: Definitions, events: Mapping[str, type[Event]], settings: StreamSettings) -> None:
+        self._standing: Mapping[Place, tuple[int, int]] = {}
+        self._patience = Patience(threading.Event(), settings.retry_max_s, self._wait)
+        self._waiting_since = 0.0
         self._streamed = Streamed(definitions, events, admin_client(settings))
         self._rejects = Rejects(settings)
         self._intake = Intake(self._streamed.events, self._rejects, settings.schema_registry)
-        self._patience = Patience(self._stop, settings.retry_max_s, self._stop.wait)
         self._kernel = Kernel()
         self._store = Store.open(settings)
         self._applier = Applier(self._streamed.folds(), self._store, self._kernel, self._patience)
-        self._counts: Counter[str] = Counter()
+        self._told: Counter[str] = Counter()
+        self._told_rejected: Counter[str] = Counter()
+
+    def begin(self, standing: Mapping[Place, tuple[int, int]]) -> None:
+        """A task begins: it knows nothing of the partitions that the one before had."""
+        self._standing = standing
+        for place in list(self._intake.positions):
+            self._intake.end(place)
+            self._applier.leave(place)
 
     def take(self, rows: pa.RecordBatch) -> None:
         """Folds some rows."""
+        self._waiting_since = time.monotonic()
         table = pa.Table.from_batches([rows])
         batches = {}
         for topic in pc.unique(table["topic"]).to_pylist():
@@ -104,35 +117,50 @@ class _Folding:
 
     def done(self) -> Iterator[pa.RecordBatch]:
         """What was done, once all of it has merged."""
+        self._waiting_since = time.monotonic()
         self._applier.settle()
         self._check()
-        self._counts.update({"events": self._intake.counts["events"]})
-        for name, fold in self._applier.folds.items():
-            self._counts[f"counted {name}"] += fold.counts["counted"]
-            self._counts[f"nulls {name}"] += sum(n for what, n in fold.counts.items() if what.startswith("nulls_"))
-        self._counts.update({name: self._applier.counts[name] for name in ("calls", "refused", "too_late")})
         moves = [(place, self._intake.standing(place)) for place in self._intake.positions]
-        counts = orjson.dumps(self._counts).decode()
-        rejected = orjson.dumps({str(reason): n for reason, n in self._rejects.counts.items()}).decode()
+        counts, rejected = self._counts(), Counter({str(reason): n for reason, n in self._rejects.counts.items()})
         if moves:
+            news = [orjson.dumps(dict(counts - self._told)).decode()]
+            bad = [orjson.dumps(dict(rejected - self._told_rejected)).decode()]
+            self._told, self._told_rejected = counts, rejected
+            # Of the task as a whole: told once.
+            others = ["{}"] * (len(moves) - 1)
             yield pa.RecordBatch.from_pydict(
                 {
                     "topic": [place[0] for place, _ in moves],
                     "partition": pa.array([place[1] for place, _ in moves], pa.int32()),
                     "end": pa.array([move.end for _, move in moves], pa.int64()),
                     "newest_us": pa.array([move.newest_us for _, move in moves], pa.int64()),
-                    # Of the task as a whole: told once.
-                    "counts": [counts, *["{}"] * (len(moves) - 1)],
-                    "rejected": [rejected, *["{}"] * (len(moves) - 1)],
+                    "taken_us": pa.array([self._intake.taken_us[place] for place, _ in moves], pa.int64()),
+                    "counts": news + others,
+                    "rejected": bad + others,
                 }
             )
 
     def close(self) -> None:
-        self._timer.cancel()
         self._applier.close()
         self._rejects.close()
         self._store.close()
         self._kernel.close()
+
+    def _wait(self, seconds: float) -> None:
+        """Passes the time; raises NotReady once a service has kept the task waiting for too long."""
+        if time.monotonic() - self._waiting_since > ATTEMPT_S:
+            raise NotReady(WAITED, got=self._patience.waiting_for)
+        time.sleep(seconds)
+
+    def _counts(self) -> Counter[str]:
+        """Of this process, all tasks together."""
+        counts = Counter({name: self._applier.counts[name] for name in ("calls", "refused", "too_late", "batches")})
+        counts["events"] = self._intake.counts["events"]
+        counts["redis_us"] = round(self._applier.redis_s * 1e6)
+        for name, fold in self._applier.folds.items():
+            counts[f"counted {name}"] = fold.counts["counted"]
+            counts[f"nulls {name}"] = sum(n for what, n in fold.counts.items() if what.startswith("nulls_"))
+        return counts
 
     def _begin(self, place: Place) -> None:
         if place in self._intake.positions:
@@ -151,6 +179,18 @@ class _Folding:
     def _check(self) -> None:
         if self._applier.lost:
             raise DeliveryError(WENT_BACK, where=", ".join(f"{t}/{p}" for t, p in sorted(self._applier.lost)))
+
+
+_KEPT: dict[str, _Folding] = {}
+"""By the task that it belongs to; at most one, and only what no task is using."""
+
+
+def _let_go() -> None:
+    while _KEPT:
+        _KEPT.popitem()[1].close()
+
+
+atexit.register(_let_go)
 
 
 class _Headers(NamedTuple):
