@@ -193,6 +193,7 @@ def _write(
                 instants[part],
                 settings,
                 known_at=known_at,
+                marked=True,
                 snapshots=snapshots,
             )
             writer = writer or pq.ParquetWriter(scratch, made.schema, compression="zstd")

@@ -19,6 +19,7 @@ import pyarrow as pa
 from batch.arrival import ArrivalTimes
 from batch.chunks import BATCH_ROWS, Queries, read_stream
 from batch.limited import Limits, read_limited
+from batch.recomputed import is_enriched, recomputed, recomputed_column
 from batch.rows import check_rows, instants_us, read_rows
 from batch.scan import Scanner, Span, pin_of
 from batch.settings import BatchSettings
@@ -49,11 +50,15 @@ def training_set(
 
     `rows` bring the join keys, the request columns and `event_timestamp`. A null key gives nulls. `known_at="event"` is
     what was true at an instant, "arrival" what had reached Kafka by then (slower). `snapshots` pins tables
-    (`events.<topic>`) to Iceberg snapshots. Raises DataError for rows that aren't what they must be.
+    (`events.<topic>`) to Iceberg snapshots. Behind the features of a view over enriched events comes a column
+    `<view>_recomputed`: the row's values rest on history from before the first deployment. Raises DataError for rows
+    that aren't what they must be.
     """
     plan = service_plan(definitions, service)
     given = check_rows(definitions, plan, read_rows(rows))
-    return with_service(definitions, plan, given, instants_us(given), settings, known_at=known_at, snapshots=snapshots)
+    return with_service(
+        definitions, plan, given, instants_us(given), settings, known_at=known_at, snapshots=snapshots, marked=True
+    )
 
 
 def with_service(
@@ -65,19 +70,29 @@ def with_service(
     *,
     known_at: KnownAt = "event",
     snapshots: Mapping[str, int] | None = None,
+    marked: bool = False,
 ) -> pa.Table:
-    """Rows that were checked (`check_rows`), with the service's features behind them."""
+    """Rows that were checked (`check_rows`), with the service's features behind them; `marked`: and recomputed ones."""
     scanner = Scanner(settings)
     kernel = open_kernel(definitions, service, scanner)
     try:
         source = EventSource(scanner, snapshots or {})
         arrivals = ArrivalTimes(scanner, snapshots or {})
         values = {}
+        marks: dict[str, pa.Array] = {}
         for name, features in definitions.needed(service).items():
             plan = definitions.views[name]
             limits = arrivals.limits(plan, instants) if known_at == "arrival" else None
-            values[name] = view_values(plan, features, rows, instants, kernel, source, settings.threads, limits)
-        return with_features(definitions, service, rows, values, kernel)
+            mark = marked and is_enriched(plan)
+            values[name] = view_values(
+                plan, features, rows, instants, kernel, source, settings.threads, limits, mark=mark
+            )
+            if mark:
+                marks[recomputed_column(name)] = values[name].pop().to_arrow("bool")
+        result = with_features(definitions, service, rows, values, kernel)
+        for column, array in marks.items():
+            result = result.append_column(column, array)
+        return result
     finally:
         kernel.close()
         scanner.close()
@@ -123,20 +138,29 @@ def view_values(
     source: EventSource,
     threads: int,
     limits: Limits | None = None,
+    *,
+    mark: bool = False,
 ) -> list[Values]:
-    """Features of one view for rows with its join keys, at one instant each; `limits`: from a part of the log alone."""
+    """Features of one view for rows with its join keys, at one instant each; `limits`: from a part of the log alone.
+
+    `mark`: and behind them whether they rest on recomputed history.
+    """
     keys = kernel.entity_keys(plan, rows)
     relations = source.relations(plan, span_of(plan, features, instants))
     queries = Queries(keys, instants)
 
     def read(records: pa.Table, keys: pa.Array, instants: Ints, index: Ints) -> list[Values]:
         if limits is None:
-            return read_records(plan, records, keys, instants, features)
-        since = since_us(plan, features, instants)
-        return read_limited(plan, records, keys, instants, limits.take(index), features, since)
+            values = read_records(plan, records, keys, instants, features)
+        else:
+            since = since_us(plan, features, instants)
+            values = read_limited(plan, records, keys, instants, limits.take(index), features, since)
+        if mark:
+            values.append(recomputed(plan, records, keys, instants, since_us(plan, features, instants)))
+        return values
 
     with closing(kernel.record_batches(plan, relations, queries.entities, BATCH_ROWS)) as batches:
-        return read_stream(plan, batches, queries, read, len(features), threads)
+        return read_stream(plan, batches, queries, read, len(features) + mark, threads)
 
 
 def with_features(

@@ -80,7 +80,7 @@ class Step(StrEnum):
 
 
 WRITTEN: Counter[str] = Counter()
-UNKNOWN: Counter[str] = Counter()
+LATE_COUNTS: Counter[str] = Counter()
 """What this process has written, by enriched topic, and how many of these events were late: for its metrics."""
 
 
@@ -223,7 +223,7 @@ class Enricher:
         self.written += int(mine.sum())
         self.late += int((mine & late).sum())
         WRITTEN[self._topic] += int(mine.sum())
-        UNKNOWN[self._topic] += int((mine & late).sum())
+        LATE_COUNTS[self._topic] += int((mine & late).sum())
 
     def _enriched(self, table: pa.Table) -> tuple[list[bytes], Bools]:
         """The message of each event, and whether it came too late to be known."""

@@ -14,6 +14,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from schemas.errors import ConfigError
+from stream.enrich import LATE_COUNTS, WRITTEN
 from stream.report import WorkerReport
 from stream.settings import StreamSettings
 
@@ -101,6 +102,7 @@ class Monitor(Collector):
             nulls.add_metric([view], report.nulls.get(view, 0))
         yield counted
         yield nulls
+        yield from _enriched()
         yield from self._standings(report)
 
     @staticmethod
@@ -127,6 +129,18 @@ class Monitor(Collector):
         if self._report.bringing_up:
             return f"bringing up {', '.join(sorted({v for each in self._report.bringing_up for v in each.views}))}"
         return "no partition has been given to this worker yet"
+
+
+def _enriched() -> Iterator[Metric]:
+    """What this process has written to enriched topics."""
+    written = CounterMetricFamily("headrace_worker_enriched", "Events enriched", labels=["topic"])
+    late = CounterMetricFamily(
+        "headrace_worker_enriched_late", "Events whose instant the store was past: null", labels=["topic"]
+    )
+    for topic, count in WRITTEN.items():
+        written.add_metric([topic], count)
+        late.add_metric([topic], LATE_COUNTS[topic])
+    yield from (written, late)
 
 
 def _counter(name: str, text: str, value: float) -> Metric:

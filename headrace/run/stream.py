@@ -13,7 +13,7 @@ from headrace.terminal.output import print_json, say
 from headrace.terminal.stopping import stop_on_signals
 from headrace.terminal.ticker import ticker
 from headrace.wiring import Project, event_types_of
-from stream.enrich import UNKNOWN, WRITTEN, Lookup
+from stream.enrich import LATE_COUNTS, WRITTEN, Lookup
 from stream.enriching import work_enriching
 from stream.history import History
 from stream.report import WorkerReport
@@ -83,7 +83,7 @@ def _counts(report: WorkerReport) -> str:
     if report.copies:
         parts.append(f"{report.copies:,} copies dropped")
     if WRITTEN:
-        parts.append(f"{WRITTEN.total():,} enriched, {UNKNOWN.total():,} of them too late to be known")
+        parts.append(f"{WRITTEN.total():,} enriched, {LATE_COUNTS.total():,} of them too late to be known")
     parts += [
         f"bringing up {', '.join(each.views)} from {each.topic}-{each.partition}: {each.position:,} of {each.target:,}"
         for each in report.bringing_up
@@ -101,6 +101,6 @@ def _as_json(reports: list[WorkerReport]) -> dict[str, Any]:
         "rejected": sum(report.rejected_total for report in reports),
         "caught_up": reports[-1].caught_up,
         "enriched": dict(WRITTEN),
-        "enriched_late": dict(UNKNOWN),
+        "enriched_late": dict(LATE_COUNTS),
         "runs": runs,
     }

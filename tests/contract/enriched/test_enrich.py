@@ -15,7 +15,7 @@ from batch.training import training_set
 from headrace.run.lookup import OnlineLookup
 from serving.cluster import open_redis
 from serving.read import Reader
-from stream.enrich import Enricher, Step
+from stream.enrich import LATE_COUNTS, WRITTEN, Enricher, Step
 from stream.topics import ensure_topics
 from stream.worker import run_worker
 from tests.contract.enriched.world import World, ago
@@ -76,6 +76,7 @@ def test_what_the_store_can_not_know_is_null_and_counted(world: World) -> None:
         (None, "late"),
         (120, "online"),
     ]
+    assert (WRITTEN[world.first_topic], LATE_COUNTS[world.first_topic]) == (3, 2)
     assert online(world, ["JFK"])[0][0]["late"] == 2
 
 
@@ -134,3 +135,6 @@ def test_history_is_recomputed_once_and_training_rows_say_so(world: World) -> No
     assert values == offline(world, ["JFK", "LGA"], instants)
     assert [row["seats"] for row in values] == [220, 120]
     assert [row["flights"] for row in values] == [2, 1]
+    rows = pa.table({"origin": ["JFK", "LGA"], "event_timestamp": pa.array(instants).cast(pa.timestamp("us"))})
+    made = training_set(world.definitions, "airports", rows, world.batch)
+    assert made["seats_out_recomputed"].to_pylist() == [True, False]

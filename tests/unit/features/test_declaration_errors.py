@@ -50,6 +50,11 @@ class Landing(Event, topic="error_landings", time="landed_at", key=["dest"]):
     dest: str
 
 
+class Stored(Event, table="lake.flights", time="departed_at", key=["origin"]):
+    departed_at: datetime
+    origin: str
+
+
 @udf(returns=float)
 def doubled(delay: Any) -> Any:
     """Reads a column that no event here has."""
@@ -271,12 +276,26 @@ MISTAKES: dict[str, tuple[Callable[[], object], str, str, str, str]] = {
         "'delay'",
         "there are: departed_at",
     ),
-    "an enriched source": (
-        lambda: Enriched(Flight, delays),
+    "an event enriched by a view of other keys": (
+        lambda: Enriched(Landing, delays),
         "",
-        "Enriched sources are not supported yet",
-        "Enriched(Flight, delays)",
-        "DerivedView",
+        "Landing has the join keys of view 'delays'",
+        "no 'origin'",
+        "of type string",
+    ),
+    "an event of a table enriched": (
+        lambda: Enriched(Stored, delays),
+        "",
+        "Enriched() takes an event type of a topic",
+        "Stored of a table or of files",
+        "read both views in a service",
+    ),
+    "an event enriched by what only a request knows": (
+        lambda: Enriched(Flight, Request(x=int)),  # type: ignore[arg-type]
+        "",
+        "Enriched() takes a FeatureView or a LatestView",
+        "Request(x=int64)",
+        "source=Enriched(Flight, plane_facts)",
     ),
     "a union of different columns": (
         lambda: Union({Flight: {"origin": "origin"}, Landing: {"airport": "dest"}}),
