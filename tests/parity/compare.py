@@ -50,7 +50,7 @@ def check(
     queries = [(key, q) for key in (*SENSORS, "never seen") for q in instants]
     answers = offline(kernel, plan, tables(history), queries)
     for (key, q), answer in zip(queries, answers, strict=True):
-        _same(plan, chosen, answer, expected(history, key, q), f"offline {key} at {q}")
+        same(plan, chosen, answer, expected(history, key, q), f"offline {key} at {q}")
     online = Online(client, kernel, plan)
     folded = 0
     reads = 0
@@ -63,7 +63,7 @@ def check(
             answers = online.read([*SENSORS, "never seen"], newest + ahead)
             for key, answer in zip((*SENSORS, "never seen"), answers, strict=True):
                 want = expected(history[:folded], key, newest + ahead)
-                _same(plan, chosen, answer, want, f"online {key} at newest + {ahead} after {folded} events")
+                same(plan, chosen, answer, want, f"online {key} at newest + {ahead} after {folded} events")
                 reads += 1
     online.drop()
     cases["histories"] += 1
@@ -79,7 +79,8 @@ def _filled(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value is not None}
 
 
-def _same(plan: ViewPlan, chosen: Mapping[str, Feature], answer: dict[str, Any], want: dict[str, Any], at: str) -> None:
+def same(plan: ViewPlan, chosen: Mapping[str, Feature], answer: dict[str, Any], want: dict[str, Any], at: str) -> None:
+    """Asserts that every feature is what the oracle says."""
     for name, each in chosen.items():
         got = _as(answer[name], want[name])
         assert _equal(each.spec.kind, got, want[name]), (

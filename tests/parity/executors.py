@@ -63,23 +63,31 @@ class Online:
 
     def read(self, keys: Sequence[str], instant_us: int) -> list[dict[str, Any]]:
         """The features of the entities at an instant after every event folded."""
-        rows: list[bytes | None] = []
-        generations: list[bytes | None] = []
-        hashes: list[dict[bytes, bytes] | None] = []
-        for key in keys:
-            shard = shard_of(key, self.plan.shards)
-            checkpoint = self.client.get(checkpoint_redis_key(self.storage, shard))
-            generations.append(None if checkpoint is None else Checkpoint.decode(checkpoint).generation)
-            rows.append(self.client.get(row_redis_key(self.storage, shard, key)))
-            hashes.append(self.client.hgetall(hash_redis_key(self.storage, shard, key)))
-        names = [f.name for f in self.plan.features]
-        return _rows(self.plan, read_rows(self.plan, rows, generations, instant_us, names, hashes))
+        return stored(self.client, self.plan, self.storage, keys, instant_us)
 
     def drop(self) -> None:
         """Removes the view's keys."""
         stale = list(self.client.scan_iter(f"h{{{self.storage}.*"))
         if stale:
             self.client.delete(*stale)
+
+
+def stored(
+    client: redis.Redis[bytes], plan: ViewPlan, storage: str, keys: Sequence[str], instants_us: int | Sequence[int]
+) -> list[dict[str, Any]]:
+    """The features of entities as Redis has them, at one instant or each at its own."""
+    rows: list[bytes | None] = []
+    generations: list[bytes | None] = []
+    hashes: list[dict[bytes, bytes] | None] = []
+    for key in keys:
+        shard = shard_of(key, plan.shards)
+        checkpoint = client.get(checkpoint_redis_key(storage, shard))
+        generations.append(None if checkpoint is None else Checkpoint.decode(checkpoint).generation)
+        rows.append(client.get(row_redis_key(storage, shard, key)))
+        hashes.append(client.hgetall(hash_redis_key(storage, shard, key)))
+    names = [f.name for f in plan.features]
+    at = instants_us if isinstance(instants_us, int) else np.array(instants_us, np.int64)
+    return _rows(plan, read_rows(plan, rows, generations, at, names, hashes))
 
 
 def _rows(plan: ViewPlan, columns: Sequence[Any]) -> list[dict[str, Any]]:
