@@ -118,6 +118,12 @@ def declare(project: str, readings: str, others: str) -> Everything:
     return Everything(compile_definitions(project, [*views, everything]), expected)
 
 
+def loaded(readings: str, others: str) -> dict[str, type[Event]]:
+    """What a task in another process loads: the event types, and the udfs that the views call."""
+    declare("loaded", readings, others)
+    return events_on(readings, others)
+
+
 def _lags() -> dict[str, Feature]:
     chosen = {}
     for number, over in enumerate(WINDOWS):

@@ -36,6 +36,7 @@ from tests.parity.everything import (
     events_on,
     expected_rows,
     generated_log,
+    loaded,
     message,
 )
 from tests.parity.executors import stored
@@ -95,7 +96,7 @@ def test_online(runner: str, world: World, redis_url: str, cases: Counter[str]) 
     project = everything.definitions.project
     settings = StreamSettings(kafka_bootstrap=world.kafka, redis_url=redis_url, project=project)
     ensure_topics(settings, everything.definitions)
-    load = partial(events_on, world.readings, world.others)
+    load = partial(loaded, world.readings, world.others)
     report = run_worker(
         everything.definitions,
         load(),
@@ -135,7 +136,7 @@ def test_training_sets(engine: str, world: World, landed: BatchSettings, cases: 
         from batch.spark import spark_training_set
         from schemas.spark import session
 
-        prepare = partial(events_on, world.readings, world.others)
+        prepare = partial(loaded, world.readings, world.others)
         spark = session(landed)
         table = spark_training_set(spark, everything.definitions, SERVICE, rows, landed, prepare=prepare)
     for view in everything.expected:
