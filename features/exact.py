@@ -97,6 +97,32 @@ def saturated_ints(limbs: Ints) -> Ints:
     return np.where(fits, low, ends)
 
 
+def doubles_of_pairs(high: Ints, low: Ints, fraction_bits: int = FRACTION_BITS) -> Doubles:
+    """(high · 2**64 + low) · 2**-fraction_bits, `low` without a sign, rounded once to the nearest double, half to even.
+
+    |high| stays below 2**63.
+    """
+    sign = high >> 63
+    # The magnitude: −x is ~x + 1, and that 1 is carried where the low word is 0.
+    small = (low ^ sign).view(np.uint64) - sign.view(np.uint64)
+    large = (high ^ sign) + ((sign != 0) & (small == 0))
+    magnitude = small.astype(np.float64)
+    if large.any():
+        # A rounded logarithm may be one too high; 63 bits and a sticky one are still more than a double has.
+        shift = 64 - np.frexp(large.astype(np.float64))[1].astype(np.int64)
+        up = np.minimum(shift, 63).view(np.uint64)
+        down = np.uint64(64) - np.maximum(up, np.uint64(1))
+        top = (large.view(np.uint64) << up) | (small >> down) | (small << up != 0)
+        magnitude = np.where(large != 0, np.ldexp(top.astype(np.float64), 64 - shift), magnitude)
+    return np.ldexp(np.where(sign != 0, -magnitude, magnitude), -fraction_bits)
+
+
+def saturated_pairs(high: Ints, low: Ints) -> Ints:
+    """high · 2**64 + low, `low` without a sign, as int64, those beyond its range at its ends."""
+    ends = np.where(high < 0, np.iinfo(np.int64).min, np.iinfo(np.int64).max)
+    return np.where(high == low >> 63, low, ends)
+
+
 def _top_64_bits(normal: Ints) -> tuple[Words, npt.NDArray[np.int64]]:
     """Non-negative normalised limbs as top · 2**exponent; what lies below is or-ed into the lowest bit of top."""
     count = normal.shape[1]

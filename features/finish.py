@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Context, Decimal
 from typing import Any, NamedTuple
 
@@ -21,8 +20,7 @@ Bools = npt.NDArray[np.bool_]
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Values:
+class Values(NamedTuple):
     """A feature's values for n queries; where `valid` is False the value is null and `values` holds anything."""
 
     values: Array

@@ -49,21 +49,29 @@ def answer_json(
         metadata["feature_view_metadata"] = [{"name": name} for name in views]
     parts = [b'{"metadata":', orjson.dumps(metadata), b',"results":[']
     parts += [_key_column(values, vectors.count) for values in vectors.entities.values()]
+    whole = _whole(vectors.columns, vectors.count)
     stamps = [instants_json(view.newest_us) for view in vectors.views]
     all_present = _repeated(_NAMES[Status.PRESENT], vectors.count)
-    for output, values in zip(reading.outputs, vectors.columns, strict=True):
+    for output, values, complete in zip(reading.outputs, vectors.columns, whole, strict=True):
         stamp = derived_stamps(vectors, output.source) if output.derived else stamps[output.source]
-        whole = b"\0" not in values.valid.tobytes()
-        statuses = all_present if whole and vectors.late is None else statuses_json(vectors.statuses_of(output, values))
-        parts.append(
-            b'{"values":%b,"statuses":%b,"event_timestamps":%b},'
-            % (values_json(output.type, values, whole), statuses, stamp)
-        )
+        present = complete and vectors.late is None
+        statuses = all_present if present else statuses_json(vectors.statuses_of(output, values))
+        text = values_json(output.type, values, complete)
+        parts += (b'{"values":', text, b',"statuses":', statuses, b',"event_timestamps":', stamp, b"},")
     parts[-1] = parts[-1].rstrip(b",")
     parts += [b'],"headrace":', orjson.dumps(_beside(vectors), option=OPTIONS)]
     for name, value in (more or {}).items():
         parts += [b",", orjson.dumps(name), b":", orjson.dumps(value, option=OPTIONS)]
     return b"".join([*parts, b"}"])
+
+
+def _whole(columns: Sequence[Values], count: int) -> list[bool]:
+    """Of each column whether no value is null."""
+    if not columns:
+        return []
+    valid = np.concatenate([each.valid for each in columns]).reshape(len(columns), count)
+    whole: list[bool] = np.logical_and.reduce(valid, axis=1).tolist()
+    return whole
 
 
 def values_json(type_name: str, values: Values, whole: bool) -> bytes:

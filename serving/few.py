@@ -24,7 +24,7 @@ from serving.checkpoints import newest_of_checkpoint, not_ready
 from serving.entities import Columns, count_entities, key_texts, rename_aliases
 from serving.loops import FINISHES, FORMATS, compiled, loop_source
 from serving.quick import is_quick, ttl_us_of
-from serving.resp import MGET, Reply, command_of_bulks
+from serving.resp import Reply, mget
 
 if TYPE_CHECKING:
     from serving.reading import Reading, ViewRead
@@ -87,17 +87,16 @@ class Few:
         count = count_entities(columns)
         if not 0 < count <= FEW:
             return None
-        bulks = [MGET]
-        for read in reading.views:
-            texts = key_texts(read.plan.keys, columns)
+        keys: list[bytes] = []
+        for places, _ in reading.places:
+            texts = key_texts(places.keys, columns)
             if None in texts:
                 return None
-            checkpoints = read.checkpoints
-            for shard, row, _ in read.row_keys(texts):  # type: ignore[arg-type]
-                bulks.append(row)
-                bulks.append(checkpoints[shard])
+            for shard, rows in places.of(texts):  # type: ignore[arg-type]
+                keys.append(rows)
+                keys.append(places.checkpoints[shard])
         entities = {name: values for name, values in columns.items() if name in reading.echoed}
-        return FewQuestion(command_of_bulks(bulks), entities, count)
+        return FewQuestion(mget(keys, 2 * count * len(reading.views)), entities, count)
 
     def answer(self, question: FewQuestion, replies: list[Reply], full_feature_names: bool) -> bytes:
         """Feast's JSON. Raises NotReady where a shard has no checkpoint."""
@@ -139,20 +138,25 @@ class Few:
 
     def _rows(self, strings: list[bytes | None], count: int) -> tuple[list[bytes | None], list[int], list[int]]:
         """View by view and entity by entity: the row, the newest event in it, the newest below its checkpoint."""
-        rows: list[bytes | None] = []
-        newest: list[int] = []
-        folded: list[int] = []
-        for at in range(0, len(strings), 2):
-            row, checkpoint = strings[at], strings[at + 1]
-            if checkpoint is None:
-                raise not_ready(self.reading.views[at // 2 // count].plan)
-            folded.append(_newest_of_checkpoint(checkpoint))
-            if row is None or row[:GENERATION_BYTES] != checkpoint[:GENERATION_BYTES]:
-                rows.append(None)
-                newest.append(NO_EVENT)
-            else:
-                rows.append(row)
-                newest.append(HEADER.unpack_from(row)[1])
+        views = len(self._views)
+        rows: list[bytes | None] = [None] * (views * count)
+        newest = [NO_EVENT] * (views * count)
+        folded = [NO_EVENT] * (views * count)
+        start = 0
+        for _, numbers in self.reading.places:
+            width = len(numbers)
+            for at, number in enumerate(numbers, start):
+                for entity in range(count):
+                    place = at + 2 * width * entity
+                    row, checkpoint = strings[place], strings[place + width]
+                    if checkpoint is None:
+                        raise not_ready(self.reading.views[number].plan)
+                    into = number * count + entity
+                    folded[into] = _newest_of_checkpoint(checkpoint)
+                    if row is not None and row[:GENERATION_BYTES] == checkpoint[:GENERATION_BYTES]:
+                        rows[into] = row
+                        newest[into] = HEADER.unpack_from(row)[1]
+            start += 2 * width * count
         return rows, newest, folded
 
     def _instants(self, newest: list[int], folded: list[int], count: int) -> list[int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from itertools import islice
 from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -20,15 +21,15 @@ from features.kernel import Kernel
 from features.merge import read_rows
 from features.plan import Definitions
 from features.ranges import Ints
-from schemas.errors import DataError, NotReady
-from schemas.event import Column
+from schemas.errors import DataError
 from schemas.row import ENTRY, GENERATION_BYTES, NO_EVENT, TIME_MIN_US, WORD_BYTES
 from serving.checkpoints import newest_of_checkpoint, not_ready
 from serving.connection import AsyncRedis, Redis
 from serving.entities import Columns, count_entities, key_texts, rename_aliases, request_table
-from serving.reading import Reading, Readings, ViewRead, What
-from serving.resp import EXEC, HGETALL, MGET, MULTI, Reply, command_of_bulks, error_of
-from serving.vectors import Vectors, ViewAnswer
+from serving.places import Places
+from serving.reading import Reading, Readings, What
+from serving.resp import EXEC, MULTI, Reply, error_of, mget
+from serving.vectors import Bools, Vectors, ViewAnswer
 
 _T = TypeVar("_T")
 
@@ -109,34 +110,23 @@ def named(what: str | Sequence[str]) -> What:
     return what if isinstance(what, str) else tuple(what)
 
 
-class _Entities:
-    """A request's entities by one set of join keys: shared by all views that have these keys."""
-
-    def __init__(self, keys: list[str | None]) -> None:
-        self.keys = keys
-        self.known: list[str] = [key for key in keys if key is not None] if None in keys else keys  # type: ignore[assignment]
-        self._shards: dict[int, tuple[list[int], Ints]] = {}
-
-    def shards(self, read: ViewRead) -> tuple[list[int], Ints]:
-        """The shards that the entities are in, and for each entity the number of its own among these."""
-        count = read.plan.shards
-        if count not in self._shards:
-            shards = [key[0] for key in read.row_keys(self.known)]
-            distinct = list(dict.fromkeys(shards))
-            numbers = {shard: number for number, shard in enumerate(distinct)}
-            self._shards[count] = (distinct, np.array([numbers[shard] for shard in shards], np.int64))
-        return self._shards[count]
-
-
 class _Part(NamedTuple):
-    """Where in the question's MGET the rows and checkpoints of one view stand."""
+    """Where in the question's MGET rows and checkpoints of one Places stand.
 
-    read: ViewRead
-    entities: _Entities
-    start: int
-    """The place of the first entity's row; those of the others follow, entities with a null key left out."""
+    Each known entity's rows come first, then each shard's checkpoints; of either there is one a view.
+    """
+
+    views: tuple[int, ...]
+    """The views' numbers."""
+    keys: list[str | None]
+    known: Sequence[str]
+    """The keys that are not null: `keys` itself where all are."""
     which: Ints
-    """For each row the number of its shard's checkpoint among all that are read."""
+    """For each known entity the number of its shard among those read."""
+    start: int
+    checkpoints: int
+    """Where the checkpoints begin."""
+    end: int
 
 
 class Question:
@@ -148,86 +138,122 @@ class Question:
         self.entities = {name: values for name, values in entities.items() if name in reading.echoed}
         self.request = request_table(reading.request, entities) if reading.request else {}
         self.count = count_entities(entities)
-        bulks: list[bytes] = [MGET]
+        keys: list[bytes] = []
         hashes: list[bytes] = []
-        self._checkpoints: list[int] = []
-        """The place of each checkpoint in the MGET, view by view."""
         self._parts: list[_Part] = []
-        by_keys: dict[tuple[Column, ...], _Entities] = {}
-        for read in reading.views:
-            keys = read.plan.keys
-            if keys not in by_keys:
-                by_keys[keys] = _Entities(key_texts(keys, entities))
-            self._part(read, by_keys[keys], bulks, hashes)
-        mget = command_of_bulks(bulks) if len(bulks) > 1 else b""
-        self._hashes = len(hashes)
+        self._hashed: list[tuple[int, int]] = []
+        """(view, how many of its HASHes are read), in the order of the commands."""
+        end = 0
+        for places, views in reading.places:
+            part = self._part(places, views, key_texts(places.keys, entities), end, keys, hashes)
+            self._parts.append(part)
+            end = part.end
+        strings = mget(keys, end) if end else b""
         if hashes:
-            self.payload = b"".join([MULTI, mget, *hashes, EXEC])
+            self.payload = b"".join([MULTI, strings, *hashes, EXEC])
             self.replies = len(hashes) + 3
         else:
-            self.payload = mget
-            self.replies = 1 if mget else 0
+            self.payload = strings
+            self.replies = 1 if strings else 0
 
-    def _part(self, read: ViewRead, entities: _Entities, bulks: list[bytes], hashes: list[bytes]) -> None:
-        found = read.row_keys(entities.known)
-        distinct, numbers = entities.shards(read)
-        start = len(bulks) - 1
-        self._parts.append(_Part(read, entities, start, numbers + len(self._checkpoints)))
-        bulks += [key[1] for key in found]
-        bulks += [read.checkpoints[shard] for shard in distinct]
-        self._checkpoints += range(start + len(found), start + len(found) + len(distinct))
-        if read.variable:
-            hashes += [command_of_bulks([HGETALL, key[2]]) for key in found]
+    def _part(
+        self,
+        places: Places,
+        views: tuple[int, ...],
+        texts: list[str | None],
+        start: int,
+        keys: list[bytes],
+        hashes: list[bytes],
+    ) -> _Part:
+        """Adds the keys of entities and shards, and the commands for HASHes."""
+        known = [text for text in texts if text is not None] if None in texts else cast(list[str], texts)
+        found = places.of(known)
+        shards = [place[0] for place in found]
+        numbers = {shard: number for number, shard in enumerate(dict.fromkeys(shards))}
+        keys += [place[1] for place in found]
+        keys += [places.checkpoints[shard] for shard in numbers]
+        for at, view in enumerate(views):
+            if self.reading.views[view].hashed and known:
+                self._hashed.append((view, len(known)))
+                hashes += [places.hash_command(at, key, place) for key, place in zip(known, found, strict=True)]
+        checkpoints = start + len(known) * len(views)
+        which = np.array([numbers[shard] for shard in shards], np.int64)
+        return _Part(views, texts, known, which, start, checkpoints, checkpoints + len(numbers) * len(views))
 
     def answer(
         self, replies: list[Reply], as_of_us: int | Ints | None, derive: Derive, redis: Redis | AsyncRedis
     ) -> Vectors:
         """The vectors. Raises NotReady where a shard has no checkpoint."""
-        strings, fields = self._unpacked(replies, redis)
-        checkpoints, generations, folded = self._shards(strings)
-        views = []
-        expected: list[Ints] = []
+        strings, hashes = self._unpacked(replies, redis)
+        size = (len(self.reading.views), self.count)
+        generations, folded = np.empty(size, np.int64), np.empty(size, np.int64)
+        views: dict[int, ViewAnswer] = {}
         for part in self._parts:
-            count = len(part.entities.known)
-            beside = None
-            if part.read.variable:
-                beside, fields = fields[:count], fields[count:]
-            views.append(
-                ViewAnswer(
-                    read=part.read,
-                    keys=part.entities.keys,
-                    found=_spread(part.entities, strings[part.start : part.start + count]),
-                    hashes=None if beside is None else _spread(part.entities, beside),
-                    folded_us=_spread_ints(part.entities, folded.take(part.which), NO_EVENT),
-                    shards=checkpoints,
-                    which=_spread_ints(part.entities, part.which, -1),
-                )
+            views |= self._of_part(part, strings, hashes, generations, folded)
+        return self._vectors([views[number] for number in range(size[0])], generations, folded, as_of_us, derive)
+
+    def _of_part(
+        self,
+        part: _Part,
+        strings: list[bytes | None],
+        hashes: dict[int, list[dict[bytes, bytes]]],
+        generations: Ints,
+        folded: Ints,
+    ) -> dict[int, ViewAnswer]:
+        """What was read of the part's views; fills their lines of `generations` and `folded` (views, entities)."""
+        width = len(part.views)
+        checkpoints = strings[part.checkpoints : part.end]
+        if None in checkpoints:
+            raise not_ready(self.reading.views[part.views[checkpoints.index(None) % width]].plan)
+        words, newest = _looked_at(cast(list[bytes], checkpoints))
+        which = part.which
+        if part.known is not part.keys:
+            which = np.full(len(part.keys), -1)
+            which[[key is not None for key in part.keys]] = part.which
+        for into, of_shards, absent in ((generations, words, NO_GENERATION), (folded, newest, NO_EVENT)):
+            # A null key's number is −1: it takes the line behind all shards.
+            by_shard = np.concatenate([of_shards.reshape(-1, width), np.full((1, width), absent)])
+            into[list(part.views)] = by_shard.take(which, axis=0, mode="wrap").T
+        return {
+            number: ViewAnswer(
+                read=self.reading.views[number],
+                keys=part.keys,
+                found=_among(part, strings[part.start + at : part.checkpoints : width]),
+                hashes=_among(part, hashes[number]) if number in hashes else None,
+                folded_us=folded[number],
+                shards=checkpoints[at::width],
+                which=which,
             )
-            expected.append(_spread_ints(part.entities, generations.take(part.which), NO_GENERATION))
-        return self._vectors(views, expected, as_of_us, derive)
+            for at, number in enumerate(part.views)
+        }
 
     def _vectors(
-        self, views: list[ViewAnswer], generations: list[Ints], as_of_us: int | Ints | None, derive: Derive
+        self, views: list[ViewAnswer], generations: Ints, folded: Ints, as_of_us: int | Ints | None, derive: Derive
     ) -> Vectors:
         groups = []
+        newest = np.full(folded.shape, NO_EVENT)
         for shape, numbers in self.reading.groups:
             rows = [row for number in numbers for row in views[number].found]
-            parsed = shape.parse(rows, np.concatenate([generations[number] for number in numbers]))
-            for part, number in enumerate(numbers):
-                views[number].newest_us = parsed.newest_us[part * self.count : (part + 1) * self.count]
+            parsed = shape.parse(rows, generations[numbers].reshape(-1))
+            newest[numbers] = parsed.newest_us.reshape(len(numbers), self.count)
             groups.append((shape, numbers, parsed))
-        instants = _instants(self.reading, views, self.count, as_of_us)
+        instants = _instants(self.reading, newest, folded, as_of_us)
         same = bool(self.count) and bool((instants == instants[0]).all())
-        for view in views:
+        for number, view in enumerate(views):
+            view.newest_us = newest[number]
             view.values = [_NOTHING] * len(view.read.features)
         for shape, numbers, parsed in groups:
+            size = (len(numbers), self.count)
             values = shape.values(parsed, instants[:1] if same else np.tile(instants, len(numbers)))
-            for part, number in enumerate(numbers):
-                of = slice(part * self.count, (part + 1) * self.count)
-                for column, feature in zip(values, views[number].read.quick, strict=True):
-                    views[number].values[feature] = Values(column.values[of], column.valid[of])
-        for view in views:
-            _complete(view, instants)
+            for at, column in enumerate(values):
+                lines = zip(numbers, column.values.reshape(size), column.valid.reshape(size), strict=True)
+                for number, of_view, valid in lines:
+                    view = views[number]
+                    view.values[view.read.quick[at]] = Values(of_view, valid)
+        invalid = newest >= instants
+        past = bool(invalid.any())
+        for number, view in enumerate(views):
+            _complete(view, instants, invalid[number] if past else None)
         vectors = Vectors(
             self.reading,
             self.count,
@@ -236,45 +262,31 @@ class Question:
             [],
             self.entities,
             {name: values.to_pylist() for name, values in self.request.items()},
+            folded,
         )
         derived = derive(vectors, self.request) if self.reading.derived else []
-        for output in self.reading.outputs:
-            column = derived[output.source][output.at] if output.derived else views[output.source].values[output.at]
-            if output.derived and (invalid := vectors.invalid_of(output)) is not None:
-                column = column.where(~invalid)
-            vectors.columns.append(column)
+        for _, _, _, source, at, is_derived in self.reading.outputs:
+            vectors.columns.append(derived[source][at] if is_derived else views[source].values[at])
+        if derived and past:
+            for number, output in enumerate(self.reading.outputs):
+                if output.derived and (mask := vectors.invalid_of(output)) is not None:
+                    vectors.columns[number] = vectors.columns[number].where(~mask)
         return vectors
-
-    def _shards(self, strings: list[bytes | None]) -> tuple[list[bytes], Ints, Ints]:
-        """The checkpoints that were read: as bytes, the generation of each as a number, the newest event below each."""
-        checkpoints = [strings[at] for at in self._checkpoints]
-        if None in checkpoints:
-            raise self._not_ready(checkpoints.index(None))
-        present = cast(list[bytes], checkpoints)
-        sizes = set(map(len, present))
-        if len(sizes) == 1 and (size := sizes.pop()) > GENERATION_BYTES:
-            words = np.frombuffer(b"".join(present), np.int64).reshape(-1, size // WORD_BYTES)
-            newest: Ints = words[:, ENTRY_WORDS::ENTRY_WORDS].max(axis=1)
-            return present, words[:, 0], newest
-        generations = np.frombuffer(b"".join([each[:GENERATION_BYTES] for each in present]), np.int64)
-        return present, generations, np.array([newest_of_checkpoint(each) for each in present], np.int64)
-
-    def _not_ready(self, number: int) -> NotReady:
-        """There is no checkpoint of that number: which view it belongs to."""
-        return not_ready(next(part.read.plan for part in self._parts if number in part.which))
 
     def _unpacked(
         self, replies: list[Reply], redis: Redis | AsyncRedis
-    ) -> tuple[list[bytes | None], list[dict[bytes, bytes]]]:
-        if not self._hashes:
-            return (replies[0] if replies else []), []
+    ) -> tuple[list[bytes | None], dict[int, list[dict[bytes, bytes]]]]:
+        """The strings of the MGET, and by view the HASHes of its known entities."""
+        if not self._hashed:
+            return (replies[0] if replies else []), {}
         results = replies[-1]
         if results is None:
             raise DataError("Redis gave up a read", where=str(redis.address), hint="see Redis's own log")
         for result in results:
             if isinstance(result, Exception):
                 raise error_of(result, redis.address)
-        return results[0], [dict(zip(flat[::2], flat[1::2], strict=True)) for flat in results[1:]]
+        fields = iter([dict(zip(flat[::2], flat[1::2], strict=True)) for flat in results[1:]])
+        return results[0], {view: list(islice(fields, count)) for view, count in self._hashed}
 
 
 ENTRY_WORDS = ENTRY.size // WORD_BYTES
@@ -283,50 +295,50 @@ NO_GENERATION = np.iinfo(np.int64).min
 _NOTHING = Values(np.zeros(0), np.zeros(0, np.bool_))
 
 
-def _spread(entities: _Entities, values: list[_T]) -> list[_T | None]:
+def _looked_at(checkpoints: Sequence[bytes]) -> tuple[Ints, Ints]:
+    """Of each checkpoint the generation, as a number, and the newest event below it."""
+    sizes = set(map(len, checkpoints))
+    if len(sizes) == 1 and (size := sizes.pop()) > GENERATION_BYTES:
+        words = np.frombuffer(b"".join(checkpoints), np.int64).reshape(-1, size // WORD_BYTES)
+        newest: Ints = words[:, ENTRY_WORDS::ENTRY_WORDS].max(axis=1)
+        return words[:, 0], newest
+    generations = np.frombuffer(b"".join([each[:GENERATION_BYTES] for each in checkpoints]), np.int64)
+    return generations, np.array([newest_of_checkpoint(each) for each in checkpoints], np.int64)
+
+
+def _among(part: _Part, values: list[_T]) -> list[_T | None]:
     """A value for each entity, None where its key is null."""
-    if entities.known is entities.keys:
+    if part.known is part.keys:
         return values  # type: ignore[return-value]
     rest = iter(values)
-    return [None if key is None else next(rest) for key in entities.keys]
+    return [None if key is None else next(rest) for key in part.keys]
 
 
-def _spread_ints(entities: _Entities, values: Ints, absent: int) -> Ints:
-    if entities.known is entities.keys:
-        return values
-    spread = np.full(len(entities.keys), absent)
-    spread[[key is not None for key in entities.keys]] = values
-    return spread
-
-
-def _instants(reading: Reading, views: list[ViewAnswer], count: int, as_of_us: int | Ints | None) -> Ints:
-    """DESIGN §2 'The instant', for each vector."""
+def _instants(reading: Reading, newest: Ints, folded: Ints, as_of_us: int | Ints | None) -> Ints:
+    """DESIGN §2 'The instant', for each vector; `newest` and `folded` are by view and entity."""
+    count = newest.shape[1]
     if as_of_us is not None:
         return np.full(count, as_of_us)
-    if reading.clock == "wall":
-        instants = np.full(count, time.time_ns() // 1_000)
-    else:
-        instants = np.full(count, TIME_MIN_US)
-        for view in views:
-            np.maximum(instants, view.folded_us + 1, out=instants)
-    for view in views:
-        np.maximum(instants, view.newest_us + 1, out=instants)
-    return instants
+    least = time.time_ns() // 1_000 if reading.clock == "wall" else TIME_MIN_US
+    instants: Ints = newest.max(axis=0, initial=least - 1)
+    if reading.clock == "event":
+        np.maximum(instants, folded.max(axis=0, initial=NO_EVENT), out=instants)
+    return instants + 1
 
 
-def _complete(view: ViewAnswer, instants: Ints) -> None:
+def _complete(view: ViewAnswer, instants: Ints, invalid: Bools | None) -> None:
     """The features that no Shape reads; and nulls where the key is null or the instant lies in the folded past."""
     read = view.read
     if read.slow:
         names = [read.features[number] for number in read.slow]
-        values = read_rows(read.plan, view.rows, view.generations, instants, names, view.hashes)
+        hashes = view.hashes or [None] * len(view.found)
+        values = read_rows(read.plan, view.rows, view.generations, instants, names, hashes)
         for number, column in zip(read.slow, values, strict=True):
             view.values[number] = column
     if None in view.keys:
         known = np.array([key is not None for key in view.keys], np.bool_)
         view.values = [column.where(known) for column in view.values]
-    invalid = view.newest_us >= instants
-    if invalid.any():
+    if invalid is not None and invalid.any():
         view.invalid = invalid
         view.values = [column.where(~invalid) for column in view.values]
 

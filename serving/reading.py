@@ -15,18 +15,15 @@ from features.cells import is_fixed
 from features.plan import Definitions, DerivedPlan, ServicePlan, ViewPlan
 from schemas.errors import NotFound, RequestError
 from schemas.event import Column
-from schemas.row import checkpoint_redis_key, hash_redis_key, row_redis_key, shard_of
 from serving.few import Few, is_few
+from serving.places import AllPlaces, Places
 from serving.quick import Shape, is_quick
-from serving.resp import bulk
 
 What: TypeAlias = str | tuple[str, ...]
 """A service's name, or references 'view:feature'."""
 
 _T = TypeVar("_T")
 
-KEYS_KEPT_MAX = 1 << 16
-"""Entities of a view whose Redis keys are kept ready: 65,536 × 150 bytes."""
 READINGS_KEPT_MAX = 256
 """Different lists of features whose readings are kept; clients ask for the same few again and again."""
 
@@ -46,16 +43,8 @@ class Output(NamedTuple):
         return f"{self.view}__{self.feature}"
 
 
-class RowKey(NamedTuple):
-    """Where an entity's row stands: its shard, and the keys of row and hash, encoded for a command."""
-
-    shard: int
-    row: bytes
-    hash: bytes
-
-
 class ViewRead:
-    """The part of a reading that concerns one view: which features, and where the entities' rows stand.
+    """The part of a reading that concerns one view.
 
     `quick` and `slow` are the numbers of the features that a Shape reads, and of those that features/merge.py reads.
     """
@@ -67,30 +56,8 @@ class ViewRead:
         self.quick = [number for number, feature in enumerate(planned) if is_quick(plan, feature)]
         self.slow = [number for number, feature in enumerate(planned) if not is_quick(plan, feature)]
         self.shape = Shape(plan, [planned[number] for number in self.quick])
-        self.variable = not all(is_fixed(cell) for cell in plan.cells)
-        self.checkpoints = [bulk(checkpoint_redis_key(plan.storage_id, shard)) for shard in range(plan.shards)]
-        self._kept: dict[str, RowKey] = {}
-
-    def row_keys(self, keys: Sequence[str]) -> list[RowKey]:
-        """Where the entities' rows stand, by their keys' texts."""
-        kept = self._kept
-        try:
-            return [kept[key] for key in keys]
-        except KeyError:
-            return [self._row_key(key) for key in keys]
-
-    def _row_key(self, key: str) -> RowKey:
-        found = self._kept.get(key)
-        if found is None:
-            if len(self._kept) >= KEYS_KEPT_MAX:
-                self._kept.clear()
-            shard = shard_of(key, self.plan.shards)
-            found = self._kept[key] = RowKey(
-                shard,
-                bulk(row_redis_key(self.plan.storage_id, shard, key)),
-                bulk(hash_redis_key(self.plan.storage_id, shard, key)),
-            )
-        return found
+        self.hashed = not all(is_fixed(plan.cells[cell]) for feature in planned for cell in feature.cells)
+        """Some feature is of cells of variable size, which stand in a HASH beside the row."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +67,8 @@ class Reading:
     project: str
     service: ServicePlan | None
     views: tuple[ViewRead, ...]
+    places: tuple[tuple[Places, tuple[int, ...]], ...]
+    """Where rows stand, with the numbers of the views that they are of."""
     derived: tuple[DerivedPlan, ...]
     outputs: tuple[Output, ...]
     join_keys: tuple[Column, ...]
@@ -165,6 +134,7 @@ class Readings:
         self.definitions = definitions
         self._kept: dict[What, Reading] = {}
         self._views: dict[tuple[str, tuple[str, ...]], ViewRead] = {}
+        self._places = AllPlaces()
 
     def of(self, what: What) -> Reading:
         """The reading of a service, or of a list of references. Raises NotFound for what is not applied."""
@@ -173,6 +143,7 @@ class Readings:
             if len(self._kept) >= READINGS_KEPT_MAX:
                 self._kept.clear()
                 self._views.clear()
+                self._places = AllPlaces()
             found = self._kept[what] = self._make(what)
         return found
 
@@ -199,6 +170,7 @@ class Readings:
             project=self.definitions.project,
             service=service,
             views=tuple(views),
+            places=self._places.of([view.plan for view in views]),
             derived=tuple(derived),
             outputs=tuple(self._output(view, feature, views, derived) for view, feature in outputs),
             join_keys=tuple({key.name: key for view in views for key in view.plan.keys}.values()),

@@ -88,8 +88,11 @@ def command_of_bulks(bulks: Sequence[bytes]) -> bytes:
     return b"*%d\r\n%b" % (len(bulks), b"".join(bulks))
 
 
-MGET = bulk(b"MGET")
-HGETALL = bulk(b"HGETALL")
+def mget(keys: Sequence[bytes], count: int) -> bytes:
+    """A MGET of `count` keys that `bulk` has encoded, one or several in each text."""
+    return b"*%d\r\n$4\r\nMGET\r\n%b" % (count + 1, b"".join(keys))
+
+
 MULTI = command(b"MULTI")
 EXEC = command(b"EXEC")
 PING = command(b"PING")

@@ -94,13 +94,13 @@ class Vectors:
     """The request's join keys, as they came."""
     request: dict[str, list[Any]]
     """The request-time columns, as Python values."""
+    folded_us: Ints
+    """By view and entity the newest event below the shard's checkpoint."""
 
     @cached_property
     def known_us(self) -> Ints:
         """The newest event that each vector can know of, by the view that knows least; NO_EVENT: one knows of none."""
-        known = np.full(self.count, np.iinfo(np.int64).max)
-        for view in self.views:
-            np.minimum(known, view.folded_us, out=known)
+        known: Ints = self.folded_us.min(axis=0, initial=np.iinfo(np.int64).max)
         return known
 
     @property
