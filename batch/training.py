@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from batch.arrival import ArrivalTimes
 from batch.chunks import BATCH_ROWS, Queries, read_stream
+from batch.latest import latest_values
 from batch.limited import Limits, read_limited
 from batch.recomputed import is_enriched, recomputed, recomputed_column
 from batch.rows import check_rows, instants_us, read_rows
@@ -145,9 +146,12 @@ def view_values(
 
     `mark`: and behind them whether they rest on recomputed history.
     """
-    keys = kernel.entity_keys(plan, rows)
     relations = source.relations(plan, span_of(plan, features, instants))
-    queries = Queries(keys, instants)
+    if limits is None and not mark:
+        latest = latest_values(plan, features, rows, instants, kernel, relations, threads)
+        if latest is not None:
+            return latest
+    queries = Queries(kernel.entity_keys(plan, rows), instants)
 
     def read(records: pa.Table, keys: pa.Array, instants: Ints, index: Ints) -> list[Values]:
         if limits is None:

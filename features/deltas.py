@@ -100,8 +100,11 @@ def int64_of(column: pa.ChunkedArray | pa.Array, null: int = 0) -> Ints:
         array = array.view(pa.int64())
     elif pa.types.is_decimal(array.type):
         return _unscaled(array, null)
-    filled = pc.fill_null(pc.cast(array, pa.int64()), null)
-    values: Ints = filled.to_numpy(zero_copy_only=False)
+    if array.type != pa.int64():
+        array = pc.cast(array, pa.int64())
+    if array.null_count:
+        array = pc.fill_null(array, null)
+    values: Ints = array.to_numpy(zero_copy_only=False)
     return values
 
 

@@ -203,6 +203,19 @@ class Kernel:
             ordered = f"SELECT * FROM ({placed}) ORDER BY {', '.join(map(quote, order))}"
             yield from self._connection.sql(ordered).to_arrow_reader(rows)
 
+    def unsorted_records(
+        self, plan: ViewPlan, relations: Sequence[Relation | None], keys: pa.Array, rows_max: int
+    ) -> pa.Table:
+        """The same in no order and in one piece, at most so many. `keys` (each once): values of the one join key."""
+        wanted = pa.table({"name": keys, "place": pa.array(np.arange(len(keys), dtype=np.int32))})
+        self._declare_udfs(plan)
+        with ExitStack() as stack:
+            names = [self._relation(stack, f"source_{n}", relation) for n, relation in enumerate(relations)]
+            text = sql.events(plan, names, quote(plan.keys[0].name))
+            stack.enter_context(self._bound({"wanted": wanted}))
+            placed = f"SELECT place AS key, e.* EXCLUDE (key) FROM ({text}) e JOIN wanted ON e.key = wanted.name"
+            return self._query(f"{placed} LIMIT {rows_max}")
+
     @contextmanager
     def _prepared(self, plan: ViewPlan, relations: Sequence[Relation | None]) -> Iterator[str]:
         self._declare_udfs(plan)

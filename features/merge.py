@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,7 +22,7 @@ from features.plan import LIFETIME, Feature, ViewPlan, WindowPlan
 from features.ranges import Ints, State, take
 from features.records import newest_of_rows, parse_hashes, parse_rows
 from features.sources import of_bytes, of_events
-from features.states import Ranges
+from features.states import Ranges, zero
 from features.window import bounds_us, tile_key_range
 from features.zones import periods
 from schemas.row import TIME_MIN_US
@@ -98,15 +99,15 @@ def read_records(
     A null key gives nulls; an entity that was never seen gives what no events give.
     """
     lookup = Lookup(records, keys)
-    sources: dict[int, Source] = {}
-    ranges: dict[WindowPlan, tuple[Ints, Ints]] = {}
-
+    known = pc.is_valid(keys).to_numpy(zero_copy_only=False)
     if plan.kind == "latest" and len(records):
         # Of each range the newest record alone matters, whatever the feature.
         first, last = lookup.at(np.full_like(instant_us, TIME_MIN_US)), lookup.at(instant_us)
-        records = records.take(pa.array(np.maximum(last, 1) - 1))
-        rows = np.arange(len(instant_us))
-        ranges |= {plan.feature(name).window: (rows, rows + (last > first)) for name in features}
+        return read_newest(
+            plan, records.take(pa.array(np.maximum(last, 1) - 1)), known & (last > first), instant_us, features
+        )
+    sources: dict[int, Source] = {}
+    ranges: dict[WindowPlan, tuple[Ints, Ints]] = {}
 
     def source(cell: int) -> Source:
         if cell not in sources:
@@ -135,9 +136,35 @@ def read_records(
             query = np.repeat(np.arange(len(queries)), lengths)
             yield Pairs(query, record, tiles[record], len(queries)), queries
 
-    known = pc.is_valid(keys).to_numpy(zero_copy_only=False)
     reading = Reading(select, source, pairs, {}, {})
     return [_value(plan, plan.feature(name), reading, instant_us).where(known) for name in features]
+
+
+def read_newest(
+    plan: ViewPlan, records: pa.Table, found: npt.NDArray[np.bool_], instant_us: Ints, features: Sequence[str]
+) -> list[Values]:
+    """Features of a view of latest values, from the newest record before each query's instant.
+
+    Where none is `found`, the value is null and the record anything.
+    """
+    merged: dict[int, tuple[State, pa.Array | None]] = {}
+
+    def state(cell: int) -> tuple[State, pa.Array | None]:
+        if cell not in merged:
+            one = of_events(plan.inputs, plan.cells[cell], records)
+            assert isinstance(one, Fixed), "a latest value is one value"
+            nothing = zero(plan.cells[cell].kind)
+            kept = tuple(np.where(found, array, none) for array, none in zip(one.state, nothing, strict=True))
+            merged[cell] = (kept, one.pool)
+        return merged[cell]
+
+    values = []
+    for feature in map(plan.feature, features):
+        cells = tuple(plan.cells[cell] for cell in feature.cells)
+        how = Finishing(feature.finish, feature.type, feature.parameters, instant_us, feature.window.lag_us)
+        states = [state(cell) for cell in feature.cells]
+        values.append(finish_fixed(cells, how, [each for each, _ in states], states[-1][1]))
+    return values
 
 
 class Selected(NamedTuple):

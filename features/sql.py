@@ -22,13 +22,13 @@ from schemas.types import duckdb_type, is_decimal
 SOURCE_SHIFT = 1 << 32
 
 
-def events(plan: ViewPlan, relations: list[str | None]) -> str:
+def events(plan: ViewPlan, relations: list[str | None], key: str | None = None) -> str:
     """The prepared events of all sources that have a relation. Null keys and what `where` refuses are left out.
 
-    Without any relation: the same columns, no row.
+    Without any relation: the same columns, no row. `key`: other SQL for the column `key` than the entity key's text.
     """
     parts = [
-        _events_of_source(plan, number, source, relation)
+        _events_of_source(plan, number, source, relation, key or key_text(plan.keys))
         for number, (source, relation) in enumerate(zip(plan.sources, relations, strict=True))
         if relation is not None
     ]
@@ -111,11 +111,11 @@ def input_column(cell: Cell) -> str:
     return "*" if cell.input == EVERY_EVENT else f"x{cell.input}"
 
 
-def _events_of_source(plan: ViewPlan, number: int, source: Source, relation: str) -> str:
+def _events_of_source(plan: ViewPlan, number: int, source: Source, relation: str, key: str) -> str:
     time = "kafka_t" if source.mapping else quote(source.event.time)
     inputs = [f"{value(each.sql, each.type)} AS x{n}" for n, each in enumerate(plan.inputs)]
     columns = [
-        f"{key_text(plan.keys)} AS key",
+        f"{key} AS key",
         f"epoch_us({time}) AS t",
         f"({number * SOURCE_SHIFT}::BIGINT + kafka_partition + 1) AS position",
         'kafka_offset AS "offset"',
