@@ -6,7 +6,6 @@ import importlib.util
 import os
 import statistics
 import time
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +14,7 @@ import pytest
 from confluent_kafka import Producer
 
 from schemas.row import row_redis_key, shard_of
+from tests.bench.processes import resident_mb
 from tests.contract.stream.clicks import clicks
 from tests.contract.stream.rig import Rig
 from tests.contract.stream.worker_process import WorkerProcess
@@ -57,7 +57,7 @@ def measure(rig: Rig, log: Path) -> Measured:
             assert time.monotonic() < start + 300, "not in time"
             time.sleep(0.02)
         rate = EVENTS / (time.monotonic() - start)
-        resident = sum(resident_mb(pid) for pid in family(worker.process.pid))
+        resident = resident_mb(worker.process.pid)
     fresh.sort()
     return Measured(rate, resident, statistics.median(fresh), fresh[int(len(fresh) * 0.95)])
 
@@ -83,22 +83,3 @@ def folded(rig: Rig) -> int:
     """Events below the checkpoint that is furthest behind."""
     checkpoints = [rig.checkpoint(shard) for shard in range(rig.view.shards)]
     return min(sum(p.offset for p in each.positions) if each else 0 for each in checkpoints)
-
-
-def family(pid: int) -> list[int]:
-    """The process and all below it."""
-    found = [pid]
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        # Threads come and go.
-        with suppress(OSError):
-            for child in task.read_text().split():
-                found += family(int(child))
-    return found
-
-
-def resident_mb(pid: int) -> float:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), 0.0)
