@@ -19,11 +19,11 @@ from pyiceberg.table import FileScanTask, Table
 from pyspark.sql import SparkSession
 
 from batch.catalog import find, open_catalog
+from batch.recomputed import is_enriched, recomputed, recomputed_column
 from batch.rows import check_rows, instants_us, read_rows
-from batch.scan import EVERYTHING, Relation, Scanner
+from batch.scan import EVERYTHING, Relation, Scanner, identifier_of, pin_of
 from batch.settings import BatchSettings
-from batch.tables import events_table
-from batch.training import EventSource, open_kernel, service_plan, span_of, with_features
+from batch.training import EventSource, open_kernel, service_plan, since_us, span_of, with_features
 from features.finish import Values
 from features.kernel import Kernel
 from features.merge import read_records
@@ -32,6 +32,8 @@ from features.ranges import Ints
 from schemas.row import shard_of
 from schemas.types import arrow_type
 
+RECOMPUTED = "recomputed?"
+"""No feature is called so."""
 BUCKET_ROWS = 500_000
 """Events and rows of a bucket, on average: some 100 MB with the states that they are read into."""
 FILES_PER_TASK_BYTES = 64 << 20
@@ -60,13 +62,17 @@ def spark_training_set(
     scanner = Scanner(settings)
     kernel = open_kernel(definitions, plan, scanner)
     try:
-        values = {
-            name: _view(
-                spark, definitions.views[name], features, kernel, given, instants, settings, snapshots or {}, prepare
-            )
-            for name, features in definitions.needed(plan).items()
-        }
-        return with_features(definitions, plan, given, values, kernel)
+        values = {}
+        marks = {}
+        for name, features in definitions.needed(plan).items():
+            view = definitions.views[name]
+            values[name] = _view(spark, view, features, kernel, given, instants, settings, snapshots or {}, prepare)
+            if is_enriched(view):
+                marks[recomputed_column(name)] = values[name].pop().to_arrow("bool")
+        result = with_features(definitions, plan, given, values, kernel)
+        for column, array in marks.items():
+            result = result.append_column(column, array)
+        return result
     finally:
         kernel.close()
         scanner.close()
@@ -83,11 +89,13 @@ def _view(
     snapshots: Mapping[str, int],
     prepare: Callable[[], object] | None,
 ) -> list[Values]:
+    """The features' values; of a view over enriched events, behind them, whether they rest on recomputed history."""
     keys = kernel.entity_keys(plan, rows)
     pinned, groups, events = _files(plan, settings, snapshots)
     buckets = max(1, -(-(events + len(rows)) // BUCKET_ROWS), spark.sparkContext.defaultParallelism)
     entities = _bytes(pa.table({"key": keys.unique()}))
     span = span_of(plan, features, instants)
+    mark = is_enriched(plan)
 
     def prepared(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """A row names some files of one source; it becomes their events, bucket by bucket."""
@@ -120,6 +128,10 @@ def _view(
         at = queries["instant"].to_numpy()
         values = read_records(plan, records.combine_chunks(), queries["key"].combine_chunks(), at, features)
         columns = {name: each.to_arrow(plan.feature(name).type) for name, each in zip(features, values, strict=True)}
+        if mark:
+            since = since_us(plan, features, at)
+            again = recomputed(plan, records, queries["key"].combine_chunks(), at, since)
+            columns[RECOMPUTED] = again.to_arrow("bool")
         return pa.table({"payload": pa.array([_bytes(pa.table({"row": queries["row"], **columns}))], pa.binary())})
 
     queries = pa.table({"key": keys, "row": np.arange(len(rows)), "instant": instants})
@@ -132,8 +144,8 @@ def _view(
         files = spark.createDataFrame(groups, "source int, paths array<string>").repartition(len(groups))
         frame = frame.unionAll(files.mapInArrow(prepared, PARTS))
     answers = frame.repartition(buckets, "bucket").groupBy("bucket").applyInArrow(read, VALUES).collect()
-    types = [plan.feature(name).type for name in features]
-    return _arrived([_table(bytes(answer["payload"])) for answer in answers], features, types, len(rows))
+    types = {name: plan.feature(name).type for name in features} | ({RECOMPUTED: "bool"} if mark else {})
+    return _arrived([_table(bytes(answer["payload"])) for answer in answers], types, len(rows))
 
 
 def _files(
@@ -145,13 +157,20 @@ def _files(
     groups: list[tuple[int, list[str]]] = []
     events = 0
     for number, source in enumerate(plan.sources):
-        table = find(catalog, events_table(source.event.log_name))
+        if source.event.path is not None:
+            # Files of the user's own: one task reads them all.
+            groups.append((number, []))
+            continue
+        table = find(catalog, identifier_of(source.event))
         snapshot = None if table is None else table.current_snapshot()
         if table is None or snapshot is None:
             continue
-        at = pinned.setdefault(f"events.{source.event.log_name}", snapshot.snapshot_id)
+        at = pinned.setdefault(pin_of(source.event), snapshot.snapshot_id)
         files = [task.file for task in table.scan(snapshot_id=at).plan_files()]
         events += sum(file.record_count for file in files)
+        if source.event.topic is None:
+            groups.append((number, []))
+            continue
         group: list[str] = []
         size = 0
         for file in files:
@@ -199,15 +218,15 @@ class _Arrived:
         return self._array
 
 
-def _arrived(tables: Sequence[pa.Table], features: Sequence[str], types: Sequence[str], count: int) -> list[Values]:
-    """The rows of all buckets, in the order in which they were asked about."""
+def _arrived(tables: Sequence[pa.Table], types: Mapping[str, str], count: int) -> list[Values]:
+    """The rows of all buckets, in the order in which they were asked about; `types` by column."""
     if not tables:
-        return [cast(Values, _Arrived(pa.nulls(0, arrow_type(each)))) for each in types]
+        return [cast(Values, _Arrived(pa.nulls(0, arrow_type(each)))) for each in types.values()]
     together = pa.concat_tables(tables)
     order = np.empty(count, np.int64)
     order[together["row"].to_numpy()] = np.arange(count)
     index = pa.array(order)
-    return [cast(Values, _Arrived(together[name].combine_chunks().take(index))) for name in features]
+    return [cast(Values, _Arrived(together[name].combine_chunks().take(index))) for name in types]
 
 
 def _parts(table: pa.Table, buckets: int, *, is_rows: bool) -> Iterator[pa.RecordBatch]:

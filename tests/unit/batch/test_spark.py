@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from batch.settings import BatchSettings
 from batch.training import training_set
 from features.plan import Definitions
 from tests.unit.batch.conftest import Land, Order, Visit, asked, order, visit
+from tests.unit.batch.test_given import in_files, in_table
 
 pytest.importorskip("pyspark", reason="pyspark is not installed; `make spark` installs it and runs this")
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(300)]
@@ -91,3 +93,16 @@ def test_a_pinned_snapshot(spark: Any, definitions: Definitions, settings: Batch
     for pins, expected in (({"events.orders": snapshot.snapshot_id}, 1.0), ({}, 3.0)):
         got = spark_training_set(spark, definitions, "plain", rows, settings, snapshots=pins)
         assert got["orders__amount_1h"].to_pylist() == [expected]
+
+
+@pytest.mark.parametrize("place", ["files", "table"])
+def test_views_over_files_and_tables_that_are_no_event_log(
+    place: str, spark: Any, settings: BatchSettings, tmp_path: Path
+) -> None:
+    from batch.spark import spark_training_set
+
+    definitions = in_files(tmp_path / "facts") if place == "files" else in_table(settings)
+    rows = asked(["a", "a", "a", "a", "b", "b", "c"], [10, 30, 31, 61, 65, 66, 9])
+    local = training_set(definitions, "given", rows, settings)
+    assert spark_training_set(spark, definitions, "given", rows, settings).equals(local)
+    assert local["facts__seats"].to_pylist() == [10, 10, None, 12, 9, None, None]
