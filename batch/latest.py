@@ -1,7 +1,7 @@
 """Latest values at past instants: of each query one event matters, so events need not be sorted with all they carry.
 
-Their keys and instants alone are sorted, and what a query finds is taken from where it lies. That is several times
-faster than batch/chunks.py, which sorts whole events, but all that is read stands in memory at once.
+Their keys and instants alone are read and sorted; then the events that were found are read with what they carry. That
+is several times faster than batch/chunks.py, which sorts whole events, but all instants stand in memory at once.
 """
 
 from __future__ import annotations
@@ -22,10 +22,8 @@ from features.merge import read_newest
 from features.plan import ViewPlan
 from features.ranges import Ints
 
-CELLS_MAX = 64_000_000
-"""Events times columns in memory at once: half a GB."""
-COLUMNS_BESIDE = 5
-"""Key, instant, position and offset of an event, and its place in the order."""
+EVENTS_MAX = 16_000_000
+"""Instants in memory at once: some 60 bytes each while they are sorted, so at most a GB."""
 NATIVE_KEYS = ("int64", "string")
 
 
@@ -40,30 +38,33 @@ def latest_values(
 ) -> list[Values] | None:
     """The features of the entities with the rows' join key, at one instant each; None where this can't be done here.
 
-    It can't for composite keys, for events that can be read but once, and for more than fit (CELLS_MAX).
+    It can't for composite keys, for events that can be read but once, and for more of them than EVENTS_MAX.
     """
     if plan.kind != "latest" or len(plan.keys) != 1 or plan.keys[0].type not in NATIVE_KEYS:
         return None
     if any(isinstance(relation, pa.RecordBatchReader) for relation in relations):
         return None
-    encoded = pc.cast(rows[plan.keys[0].name], rows[plan.keys[0].name].type).combine_chunks().dictionary_encode()
-    records_max = CELLS_MAX // (len(plan.inputs) + COLUMNS_BESIDE)
-    records = kernel.unsorted_records(plan, relations, encoded.dictionary, records_max + 1)
-    if len(records) > records_max:
+    keys = rows[plan.keys[0].name].combine_chunks()
+    encoded = keys.dictionary_encode()
+    events = kernel.instants(plan, relations, encoded.dictionary, EVENTS_MAX + 1)
+    if len(events) > EVENTS_MAX:
         return None
-    known = pc.is_valid(encoded).to_numpy(zero_copy_only=False)
     places = int64_of(encoded.indices)
-    found, index = _Instants(records, threads).newest_before(places, instants)
-    found &= known
+    found, newest = _Instants(events, threads).newest_before(places, instants)
+    found &= pc.is_valid(encoded).to_numpy(zero_copy_only=False)
+    del events
+    asked = np.flatnonzero(found)
+    records = kernel.events_at(plan, relations, keys.take(pa.array(asked)), newest.take(asked))
+    index = np.zeros(len(instants), np.int64)
+    index[asked] = _last_of_each(records)
     return read_newest(plan, records.take(pa.array(index, mask=~found)), found, instants, features)
 
 
 class _Instants:
-    """The order inside each entity (DESIGN §2), entities one after the other: (entity, instant) is one integer."""
+    """Events sorted by entity and instant, which are one integer."""
 
-    def __init__(self, records: pa.Table, threads: int) -> None:
-        self._records = records
-        keys, times = int64_of(records["key"]), int64_of(records["t"])
+    def __init__(self, events: pa.Table, threads: int) -> None:
+        keys, times = int64_of(events["key"]), int64_of(events["t"])
         entities = int(keys.max(initial=-1)) + 1
         self._ranks: Ints | None = None
         self._least = int(times.min()) if len(times) else 0
@@ -72,48 +73,45 @@ class _Instants:
             # Too many entities over too long a time: the instant's rank takes its place.
             self._ranks = np.unique(times)
             self._shift = len(self._ranks).bit_length()
-        self._numbers = keys << self._shift
-        self._numbers += times - self._least if self._ranks is None else np.searchsorted(self._ranks, times)
-        self._order, self._sorted = _sorted_by(self._numbers, keys, entities, threads)
+        numbers = keys << self._shift
+        numbers += times - self._least if self._ranks is None else np.searchsorted(self._ranks, times)
+        self._sorted = _sorted(numbers, keys, entities, threads)
 
     def newest_before(self, keys: Ints, instants: Ints) -> tuple[npt.NDArray[np.bool_], Ints]:
-        """For each query whether its entity has an event before the instant, and the number of the newest one."""
+        """For each query whether its entity has an event before the instant, and the newest one's instant."""
         wanted = (keys << self._shift) + self._place(instants)
         # Neighbours in the order lie near each other in memory: searching for them one after the other is faster.
         in_turn = np.argsort(wanted)
         before = np.empty(len(wanted), np.int64)
         before[in_turn] = np.searchsorted(self._sorted, wanted.take(in_turn)) - 1
-        if not len(self._order):
+        if not len(self._sorted):
             return np.zeros(len(wanted), np.bool_), before
-        at = np.maximum(before, 0)
-        number = self._sorted.take(at)
+        number = self._sorted.take(np.maximum(before, 0))
         found = (before >= 0) & (number >> self._shift == keys)
-        if (found & (self._sorted.take(np.maximum(at - 1, 0)) == number) & (at > 0)).any():
-            self._order_ties()
-        return found, self._order.take(at)
-
-    def _order_ties(self) -> None:
-        """Events of one instant: by their places in the log. Few logs have some, and sorting by three costs thrice."""
-        places = (int64_of(self._records[name]) for name in ("offset", "position"))
-        self._order = np.lexsort((*places, self._numbers))
+        place = number & ((1 << self._shift) - 1)
+        return found, place + self._least if self._ranks is None else self._ranks.take(place)
 
     def _place(self, instants: Ints) -> Ints:
-        """An instant among the records' own; what lies behind them all is the next entity's place."""
+        """An instant among the events' own; what lies behind them all is the next entity's place."""
         if self._ranks is not None:
             return np.searchsorted(self._ranks, instants)
         return np.clip(instants - self._least, 0, 1 << self._shift)
 
 
-def _sorted_by(numbers: Ints, keys: Ints, entities: int, threads: int) -> tuple[Ints, Ints]:
-    """The order of the numbers, and the numbers in it; they come by keys first: each thread has a range of keys."""
+def _last_of_each(records: pa.Table) -> Ints:
+    """The number of the last event of each instant that was asked for, in the order inside an entity (DESIGN §2)."""
+    asked, positions, offsets = (int64_of(records[name]) for name in ("asked", "position", "offset"))
+    order = np.lexsort((offsets, positions, asked))
+    last: Ints = order[np.append(np.diff(asked.take(order)) != 0, True)] if len(order) else order
+    return last
 
-    def part(number: int) -> tuple[Ints, Ints]:
+
+def _sorted(numbers: Ints, keys: Ints, entities: int, threads: int) -> Ints:
+    """The numbers in order; they come by keys first: each thread sorts a range of keys."""
+
+    def part(number: int) -> Ints:
         low, high = entities * number // threads, entities * (number + 1) // threads
-        mine = np.flatnonzero((keys >= low) & (keys < high))
-        own = numbers.take(mine)
-        order = np.argsort(own)
-        return mine.take(order), own.take(order)
+        return np.sort(numbers[(keys >= low) & (keys < high)])
 
     with ThreadPoolExecutor(threads) as pool:
-        orders, sorted_ = zip(*pool.map(part, range(threads)), strict=True)
-    return np.concatenate(orders), np.concatenate(sorted_)
+        return np.concatenate(list(pool.map(part, range(threads))))

@@ -203,18 +203,33 @@ class Kernel:
             ordered = f"SELECT * FROM ({placed}) ORDER BY {', '.join(map(quote, order))}"
             yield from self._connection.sql(ordered).to_arrow_reader(rows)
 
-    def unsorted_records(
-        self, plan: ViewPlan, relations: Sequence[Relation | None], keys: pa.Array, rows_max: int
+    def instants(self, plan: ViewPlan, relations: Sequence[Relation | None], keys: pa.Array, rows_max: int) -> pa.Table:
+        """Of the events of these entities (`key`: the place in `keys`) the instants `t`, in no order; at most so many.
+
+        `keys` (each once) are values of the view's one join key.
+        """
+        wanted = pa.table({"name": keys, "place": pa.array(np.arange(len(keys), dtype=np.int64))})
+        text = "SELECT place AS key, t FROM ({events}) e JOIN wanted ON e.key = wanted.name"
+        return self._by_native_key(plan, relations, {"wanted": wanted}, f"{text} LIMIT {rows_max}")
+
+    def events_at(
+        self, plan: ViewPlan, relations: Sequence[Relation | None], keys: pa.Array, instants: npt.NDArray[np.int64]
     ) -> pa.Table:
-        """The same in no order and in one piece, at most so many. `keys` (each once): values of the one join key."""
-        wanted = pa.table({"name": keys, "place": pa.array(np.arange(len(keys), dtype=np.int32))})
+        """The events of entity `keys[i]` at `instants[i]`, for each i: as `records`, with `asked` = i, in no order."""
+        asked = pa.array(np.arange(len(keys), dtype=np.int64))
+        wanted = pa.table({"name": keys, "at": instants, "asked": asked})
+        text = "SELECT asked, e.* FROM ({events}) e JOIN wanted ON e.key = wanted.name AND e.t = wanted.at"
+        return self._by_native_key(plan, relations, {"wanted": wanted}, text)
+
+    def _by_native_key(
+        self, plan: ViewPlan, relations: Sequence[Relation | None], tables: Mapping[str, pa.Table], text: str
+    ) -> pa.Table:
+        """A query over the prepared `events`, whose key is the view's one join key as it is."""
         self._declare_udfs(plan)
         with ExitStack() as stack:
             names = [self._relation(stack, f"source_{n}", relation) for n, relation in enumerate(relations)]
-            text = sql.events(plan, names, quote(plan.keys[0].name))
-            stack.enter_context(self._bound({"wanted": wanted}))
-            placed = f"SELECT place AS key, e.* EXCLUDE (key) FROM ({text}) e JOIN wanted ON e.key = wanted.name"
-            return self._query(f"{placed} LIMIT {rows_max}")
+            stack.enter_context(self._bound(tables))
+            return self._query(text.format(events=sql.events(plan, names, quote(plan.keys[0].name))))
 
     @contextmanager
     def _prepared(self, plan: ViewPlan, relations: Sequence[Relation | None]) -> Iterator[str]:

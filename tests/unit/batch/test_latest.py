@@ -52,7 +52,7 @@ def test_the_same_bits_as_from_sorted_events(spread: int, tmp_path: Path, monkey
     }
     settings = BatchSettings(home=tmp_path / "home")
     found = training_set(definitions, "all", pa.table(asked), settings)
-    monkeypatch.setattr(latest, "CELLS_MAX", 0)
+    monkeypatch.setattr(latest, "EVENTS_MAX", 0)
     assert found.equals(training_set(definitions, "all", pa.table(asked), settings))
     assert 0 < found["facts__text"].null_count < 300
 
@@ -64,5 +64,5 @@ def test_too_many_entities_over_too_long_a_time_are_ranked() -> None:
     )
     instants = latest._Instants(table, 2)
     asked = [(0, 3), (0, 4), (1, 8), (1, 1 << 62), (7, 6), (7, 5), (3, 9)]
-    found, index = instants.newest_before(*(np.array(column) for column in zip(*asked, strict=True)))
-    assert [int(n) if ok else None for ok, n in zip(found, index, strict=True)] == [None, 2, 0, 1, 3, None, None]
+    found, newest = instants.newest_before(*(np.array(column) for column in zip(*asked, strict=True)))
+    assert [int(n) if ok else None for ok, n in zip(found, newest, strict=True)] == [None, 3, 7, 1 << 61, 5, None, None]
