@@ -62,16 +62,18 @@ class ConfluentRunner:
 
     def run(self) -> WorkerReport:
         """Works; see the class."""
+        caught_up = False
         try:
             self._work = work = self._begin()
-            while not self._stop.is_set() and not (self._until_caught_up and work.is_done()):
+            while not self._stop.is_set() and not (caught_up := self._until_caught_up and work.is_done()):
                 work.step()
             work.finish()
         except Stopped:
             log.warning("stopped while waiting: %s", self.report().waiting_for)
         finally:
             self._close()
-        return self.report()
+        # By now the partitions are given back, and of none there is nothing to say.
+        return self.report()._replace(caught_up=caught_up)
 
     def report(self) -> WorkerReport:
         """Where the worker stands."""
