@@ -42,7 +42,7 @@ class Project:
         self.topic = f"{name}.trips"
         self.model = f"{name}_model"
         self.kafka = kafka
-        self._environment = {
+        self.environment = {
             **os.environ,
             "HEADRACE_HOME": str(folder / ".headrace"),
             "HEADRACE_PROJECT": name,
@@ -63,7 +63,7 @@ class Project:
             capture_output=True,
             text=True,
             cwd=self.folder,
-            env=self._environment,
+            env=self.environment,
             timeout=240,
             check=False,
         )
