@@ -3,7 +3,8 @@
     redis = open_redis(url, timeout_s=…)      # as serving.connection's, whatever the address names
 
 All keys of a shard are in one slot, so its rows and its checkpoint are still of one moment. A slot that is being moved
-is asked again, for at most `timeout_s`; then the answer is NotReady.
+is asked again, for at most `timeout_s`; then the answer is NotReady. Rows of plain Feast views are in their
+own keys' slots.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 import hiredis
 
-from schemas.errors import ConfigError, NotReady
+from schemas.errors import NotReady
 from schemas.slots import AGAIN, Node, Redirect, is_cluster, node_url, node_urls, owners_of, redirect_of, slot_of
 from serving.connection import AsyncRedis, Redis
 from serving.resp import Address, Reply, checked, command
@@ -85,11 +86,8 @@ class _Split:
                 payload = command(b"MGET", *(keys[place] for place in places))
                 self.pieces.append(_Piece(slot, payload, 1, _spread(values, places)))
         else:
-            raise ConfigError(
-                "plain Feast views are not kept in a Redis Cluster",
-                got=name.decode(),
-                hint="headrace's own views are; keep plain ones in a Redis of their own project",
-            )
+            key = keys[2] if name == b"EVAL" else keys[0]
+            self.pieces.append(_Piece(slot_of(key), command(*words), 1, lambda replies: self._set(at, replies[0])))
 
     def _transaction(self, commands: list[list[bytes]]) -> None:
         """MULTI, one MGET, HGETALLs, EXEC: the same a slot."""
@@ -192,7 +190,10 @@ class ClusterRedis(Redis):
         self._threads = ThreadPoolExecutor(NODES_MAX, "redis-node")
 
     def ask(self, payload: bytes, count: int) -> list[Reply]:
-        """As `Redis.ask`: `payload` is one MGET, a MULTI of one MGET and HGETALLs, or a PING."""
+        """As `Redis.ask`: `payload` is a MULTI of one MGET and HGETALLs, or commands of keys that are `together`.
+
+        An MGET may name any keys.
+        """
         split = _Split(payload, count)
         left = split.pieces
         deadline = time.monotonic() + self._timeout_s
@@ -215,6 +216,15 @@ class ClusterRedis(Redis):
                 _give_up_after(deadline, self._cluster.url, left)
                 time.sleep(PAUSE_S)
         return split.result()
+
+    def together(self, keys: Sequence[bytes]) -> list[list[int]]:
+        """The places of the keys of each slot."""
+        return list(_by_slot(keys).values())
+
+    def masters(self) -> list[Redis]:
+        """A connection to each master, as the Cluster says now."""
+        self._look_up()
+        return [self._node(node) for node in dict.fromkeys(self._cluster.owners.values())]
 
     def close(self) -> None:
         """Ends the connections."""

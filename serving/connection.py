@@ -11,6 +11,7 @@ import asyncio
 import socket
 import threading
 from collections import deque
+from collections.abc import Sequence
 from typing import cast
 
 import hiredis
@@ -168,6 +169,14 @@ class Redis:
             except (OSError, hiredis.ProtocolError) as error:
                 self._drop()
                 raise unreachable(self.address, error) from error
+
+    def together(self, keys: Sequence[bytes]) -> list[list[int]]:
+        """The places of the keys that one command may name together: all of them; of a Cluster those of one slot."""
+        return [list(range(len(keys)))]
+
+    def masters(self) -> list[Redis]:
+        """What has keys of its own: this one; of a Cluster each master."""
+        return [self]
 
     def close(self) -> None:
         """Ends the connection; the next question opens another."""

@@ -40,7 +40,6 @@ from serving.feast import rows
 from serving.feast.values import from_columns, from_proto, to_protos
 from serving.feast.wire import stamps_bytes, vector_bytes
 from serving.read import Reader
-from serving.resp import command
 from serving.settings import ServingSettings
 from serving.vectors import Status, Vectors
 
@@ -168,8 +167,7 @@ class HeadraceOnlineStore(OnlineStore):
         for table in tables if reader is not None else ():
             plan = reader.definitions.views.get(table.name) if reader is not None else None
             if plan is not None:
-                for keys in rows.scan(state.redis, b"h{%s.*" % plan.storage_id.encode()):
-                    state.redis.ask(command(b"UNLINK", *keys), 1)
+                rows.unlink(state.redis, b"h{%s.*" % plan.storage_id.encode())
 
     def _read_features_per_fv(
         self,

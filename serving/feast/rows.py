@@ -75,14 +75,20 @@ def write(redis: Redis, rows: Sequence[Row], ttl: timedelta | None) -> None:
     now_ms = instant_us(datetime.now(UTC)) // 1_000
     for start in range(0, len(rows), WRITE_ROWS):
         part = rows[start : start + WRITE_ROWS]
-        arguments: list[bytes] = []
-        for row in part:
-            # A row that is past its TTL already is kept for the hour, so that it reads as too old and not as missing.
-            expires = 0 if not keep_ms else max(row.event_us // 1_000 + keep_ms, now_ms + _HOUR_MS)
-            arguments += [STAMP.pack(row.event_us, row.created_us), b"%d" % expires, b"%d" % len(row.values)]
-            for name, value in row.values.items():
-                arguments += [name.encode(), value]
-        redis.ask(command(b"EVAL", WRITE, b"%d" % len(part), *(row.key for row in part), *arguments), 1)
+        calls = [[part[place] for place in places] for places in redis.together([row.key for row in part])]
+        redis.ask(b"".join(_write(call, keep_ms, now_ms) for call in calls), len(calls))
+
+
+def _write(rows: Sequence[Row], keep_ms: int, now_ms: int) -> bytes:
+    """One run of the script."""
+    arguments: list[bytes] = []
+    for row in rows:
+        # A row that is past its TTL already is kept for the hour, so that it reads as too old and not as missing.
+        expires = 0 if not keep_ms else max(row.event_us // 1_000 + keep_ms, now_ms + _HOUR_MS)
+        arguments += [STAMP.pack(row.event_us, row.created_us), b"%d" % expires, b"%d" % len(row.values)]
+        for name, value in row.values.items():
+            arguments += [name.encode(), value]
+    return command(b"EVAL", WRITE, b"%d" % len(rows), *(row.key for row in rows), *arguments)
 
 
 def read(redis: Redis, keys: Sequence[bytes], features: Sequence[str] | None) -> list[Found | None]:
@@ -100,19 +106,26 @@ def read(redis: Redis, keys: Sequence[bytes], features: Sequence[str] | None) ->
 def delete(redis: Redis, project: str, views: Sequence[str]) -> None:
     """Deletes all rows of some views of a project, and nothing else."""
     for view in views:
-        for keys in scan(redis, prefix(project, view) + b"*"):
-            redis.ask(command(b"UNLINK", *keys), 1)
+        unlink(redis, prefix(project, view) + b"*")
+
+
+def unlink(redis: Redis, pattern: bytes) -> None:
+    """Deletes the keys that match a pattern."""
+    for keys in scan(redis, pattern):
+        calls = [command(b"UNLINK", *(keys[place] for place in places)) for places in redis.together(keys)]
+        redis.ask(b"".join(calls), len(calls))
 
 
 def scan(redis: Redis, pattern: bytes) -> Iterator[list[bytes]]:
     """The keys that match a pattern, in pieces."""
-    cursor = b"0"
-    while True:
-        cursor, keys = redis.ask(command(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"%d" % SCAN_KEYS), 1)[0]
-        if keys:
-            yield keys
-        if cursor == b"0":
-            return
+    for master in redis.masters():
+        cursor = b"0"
+        while True:
+            cursor, keys = master.ask(command(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"%d" % SCAN_KEYS), 1)[0]
+            if keys:
+                yield keys
+            if cursor == b"0":
+                break
 
 
 def instant_us(instant: datetime) -> int:

@@ -22,9 +22,17 @@ from tests.unit.serving.shop import definitions
 from tests.unit.serving.test_read import ORDERS
 
 
+@pytest.fixture(scope="module", params=["redis", pytest.param("cluster", marks=pytest.mark.slow)])
+def store_url(request: pytest.FixtureRequest) -> str:
+    """Where the rows are: one Redis, or a Cluster."""
+    if request.param == "cluster":
+        return str(request.getfixturevalue("cluster").url)
+    return str(request.getfixturevalue("redis_url"))
+
+
 @pytest.fixture(scope="module")
-def online(redis_url: str) -> Iterator[Online]:
-    state = Online(redis_url, definitions(f"shop_{uuid.uuid4().hex[:10]}"))
+def online(store_url: str) -> Iterator[Online]:
+    state = Online(store_url, definitions(f"shop_{uuid.uuid4().hex[:10]}"))
     state.add({"Order": ORDERS})
     yield state
     state.kernel.close()

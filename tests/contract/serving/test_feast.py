@@ -10,7 +10,6 @@ from typing import Any
 import httpx
 import pandas as pd
 import pytest
-import redis as redis_py
 import yaml
 
 from serving import Client
@@ -206,8 +205,8 @@ def test_materialise_over_http(store: Any, drivers: Any, server_url: str, home: 
     assert bad.status_code == 422
 
 
-def test_teardown_deletes_its_own_project_alone(store: Any, drivers: Any, online: Online, redis_url: str) -> None:
-    client = redis_py.Redis.from_url(redis_url)
+def test_teardown_deletes_its_own_project_alone(store: Any, drivers: Any, online: Online) -> None:
+    client = online.redis
     from serving.feast.rows import prefix
 
     other = prefix(f"my{store.project}", "drivers") + b"x"

@@ -16,6 +16,7 @@ from features.kernel import Kernel
 from features.plan import Definitions, ViewPlan
 from schemas.event import EventSpec, log_schema
 from schemas.row import NO_EVENT, checkpoint_redis_key, hash_redis_key, row_redis_key
+from schemas.slots import is_cluster, node_urls
 from serving.entities import EPOCH
 from stream.script import has_variable_cells, merge_script
 
@@ -26,12 +27,19 @@ def us(instant: datetime) -> int:
     return (instant - EPOCH) // timedelta(microseconds=1)
 
 
+def open_client(url: str) -> redis.Redis:
+    """redis-py's own client of a Redis or a Cluster."""
+    if is_cluster(url):
+        return redis.RedisCluster.from_url(node_urls(url)[0])
+    return redis.Redis.from_url(url)
+
+
 class Online:
     """One Redis with the state of one project's views; every event goes to partition 0 of its topic."""
 
     def __init__(self, url: str, definitions: Definitions) -> None:
         self.url = url
-        self.redis = redis.Redis.from_url(url)
+        self.redis = open_client(url)
         self.definitions = definitions
         self.kernel = Kernel()
         self.events: dict[str, list[dict[str, Any]]] = {name: [] for name in definitions.events}
