@@ -11,10 +11,12 @@ response objects would cost a read of one entity as much as all the rest of it.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Protocol
 
 import pyarrow as pa
 from starlette.applications import Starlette
@@ -25,20 +27,29 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from features.plan import Definitions
-from schemas.errors import HeadraceError, NotFound, NotReady, Overloaded, RequestError
+from schemas.errors import ConfigError, HeadraceError, NotFound, NotReady, Overloaded, RequestError
 from serving.answers import Answer, error_answer, internal_answer, json_answer
 from serving.applied import Applied, nothing_applied
 from serving.assemble import answer_json
-from serving.body import Disconnected, Wanted, check_values, parse, read_body
+from serving.body import Disconnected, Wanted, check_values, json_object, parse, read_body
 from serving.cluster import open_async
 from serving.explain import explain
 from serving.metrics import Metrics
 from serving.openapi import document
 from serving.plain import Plain
-from serving.read import AsyncReader, Derive
+from serving.read import AsyncReader, Derive, named
+from serving.reading import Reading
 from serving.ready import not_ready_reasons
 from serving.served_log import Log, ServedLog
 from serving.settings import ServingSettings
+from serving.vectors import Vectors
+
+
+class GrpcServer(Protocol):
+    """What listens for gRPC, `serving/feast/grpc.py`."""
+
+    async def stop(self, grace: float | None) -> None: ...
+
 
 READ = "/get-online-features"
 WRITES = ("/push", "/write-to-online-store", "/materialize", "/materialize-incremental")
@@ -89,16 +100,11 @@ class App:
 
     async def _answer_read(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        if self._reads >= self.settings.concurrency_max:
-            self.metrics.shed.labels("concurrency").inc()
-            answer = error_answer(
-                Overloaded(
-                    f"this worker has {self._reads} reads under way, as many as it takes",
-                    hint="ask again after Retry-After, or start more workers",
-                )
-            )
+        try:
+            self.begin_read()
+        except Overloaded as error:
+            answer = error_answer(error)
         else:
-            self._reads += 1
             try:
                 body = await read_body(scope["headers"], receive, self.settings.body_bytes_max)
                 answer = await self._read(parse(body, self.settings))
@@ -110,24 +116,73 @@ class App:
                 _LOGGER.exception("a read failed")
                 answer = internal_answer(error)
             finally:
-                self._reads -= 1
+                self.end_read()
         self._count(answer.status, time.perf_counter() - started)
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.asgi_headers()})
         await send({"type": "http.response.body", "body": answer.body})
 
-    async def _read(self, wanted: Wanted) -> Answer:
+    def begin_read(self) -> None:
+        """Takes one of the reads that this worker has under way at once. Raises Overloaded."""
+        if self._reads >= self.settings.concurrency_max:
+            self.metrics.shed.labels("concurrency").inc()
+            raise Overloaded(
+                f"this worker has {self._reads} reads under way, as many as it takes",
+                hint="ask again after Retry-After, or start more workers",
+            )
+        self._reads += 1
+
+    def end_read(self) -> None:
+        """Gives it back."""
+        self._reads -= 1
+
+    def begin_write(self) -> None:
+        """The same for writes."""
+        if self._writes >= self.settings.writes_max:
+            self.metrics.shed.labels("writes").inc()
+            raise Overloaded(
+                f"this worker has {self._writes} writes under way, as many as it takes", hint="ask again in a second"
+            )
+        self._writes += 1
+
+    def end_write(self) -> None:
+        """Gives it back."""
+        self._writes -= 1
+
+    @property
+    def definitions(self) -> Definitions | None:
+        """What is served; None: nothing was applied."""
+        return None if self.reader is None else self.reader.readings.definitions
+
+    async def reading(self, wanted: Wanted) -> tuple[AsyncReader, Reading] | None:
+        """What a request reads and by which reader; None: its views are Feast's own. Raises NotFound, RequestError."""
         reader = self.reader
         if reader is None:
             raise nothing_applied(self.settings.project)
         try:
-            reading = reader.readings.of(wanted.what if isinstance(wanted.what, str) else tuple(wanted.what))
+            reading = reader.readings.of(named(wanted.what))
         except NotFound as error:
             if wanted.as_of_us is None and not wanted.explain and await self.plain.knows(wanted.what):
-                return await self._plain_read(wanted)
+                return None
             raise error from None
         check_values(max(map(len, wanted.entities.values()), default=0), len(reading.outputs), self.settings)
         if not wanted.full_feature_names:
             reading.short_names  # noqa: B018 (refuses names that are not unique, before Redis is asked)
+        return reader, reading
+
+    async def vectors(self, reader: AsyncReader, wanted: Wanted) -> Vectors:
+        """The vectors that a request asks for, counted and offered to the log."""
+        vectors = await reader.read(wanted.what, wanted.entities, as_of_us=wanted.as_of_us)
+        self.metrics.vectors.inc(vectors.count)
+        self.metrics.values.inc(vectors.count * len(vectors.columns))
+        if self._served is not None:
+            self._served.offer(reader.readings.definitions, vectors)
+        return vectors
+
+    async def _read(self, wanted: Wanted) -> Answer:
+        found = await self.reading(wanted)
+        if found is None:
+            return await self._plain_read(wanted)
+        reader, reading = found
         few = reading.few
         if few is not None and wanted.as_of_us is None and not wanted.explain and not wanted.versions:
             question = few.question(wanted.entities)
@@ -138,14 +193,9 @@ class App:
                 self.metrics.vectors.inc(question.size)
                 self.metrics.values.inc(question.size * len(reading.outputs))
                 return Answer(200, few.answer(question, replies, wanted.full_feature_names))
-        vectors = await reader.read(wanted.what, wanted.entities, as_of_us=wanted.as_of_us)
+        vectors = await self.vectors(reader, wanted)
         more = {"explain": explain(vectors)} if wanted.explain else None
-        body = answer_json(vectors, wanted.full_feature_names, more, versions=wanted.versions)
-        self.metrics.vectors.inc(vectors.count)
-        self.metrics.values.inc(vectors.count * len(vectors.columns))
-        if self._served is not None:
-            self._served.offer(reader.readings.definitions, vectors)
-        return Answer(200, body)
+        return Answer(200, answer_json(vectors, wanted.full_feature_names, more, versions=wanted.versions))
 
     async def _plain_read(self, wanted: Wanted) -> Answer:
         answer = await self.plain.read(
@@ -186,14 +236,28 @@ class App:
         if self._log is not None:
             self._served = ServedLog(self._log, self.metrics, self.settings.served_buffer_max)
             tasks.append(asyncio.create_task(self._served.run()))
+        grpc = await self._listen() if self.settings.serve_grpc_port is not None else None
         try:
             yield
         finally:
+            if grpc is not None:
+                await grpc.stop(self.settings.shutdown_s)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.redis.close()
             self._derive.close()
+
+    async def _listen(self) -> GrpcServer:
+        """Feast's gRPC service beside HTTP. Raises ConfigError where its packages are not installed."""
+        try:
+            listen = (await asyncio.to_thread(importlib.import_module, "serving.feast.grpc")).listen
+        except ImportError as error:
+            raise ConfigError(
+                "gRPC needs Feast's messages and grpcio", got=str(error), hint="pip install 'headrace[grpc]'"
+            ) from error
+        server: GrpcServer = await listen(self)
+        return server
 
     async def _health(self, request: Request) -> Response:
         return _response(json_answer({"status": "ok"}))
@@ -216,23 +280,22 @@ class App:
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def _openapi(self, request: Request) -> Response:
-        return _response(json_answer(document(None if self.reader is None else self.reader.readings.definitions)))
+        return _response(json_answer(document(self.definitions)))
 
     async def _write(self, request: Request) -> Response:
         started = time.perf_counter()
         path = request.url.path
-        if self._writes >= self.settings.writes_max:
-            self.metrics.shed.labels("writes").inc()
-            trouble = Overloaded(
-                f"this worker has {self._writes} writes under way, as many as it takes", hint="ask again in a second"
-            )
-            answer = error_answer(trouble, 429)
+        try:
+            self.begin_write()
+        except Overloaded as error:
+            answer = error_answer(error, 429)
         else:
-            self._writes += 1
             try:
                 body = await read_body(list(request.scope["headers"]), request.receive, self.settings.body_bytes_max)
-                definitions = None if self.reader is None else self.reader.readings.definitions
-                answer = json_answer(await self.plain.write(path, body, dict(request.query_params), definitions))
+                written = json_object(body)
+                answer = json_answer(
+                    await self.plain.write(path, written, dict(request.query_params), self.definitions)
+                )
             except HeadraceError as error:
                 answer = error_answer(error)
             except Disconnected:
@@ -241,7 +304,7 @@ class App:
                 _LOGGER.exception("%s failed", path)
                 answer = internal_answer(error)
             finally:
-                self._writes -= 1
+                self.end_write()
         self.metrics.seconds.labels(path).observe(time.perf_counter() - started)
         self.metrics.answers.labels(path, str(answer.status)).inc()
         return _response(answer)

@@ -77,8 +77,8 @@ def parse(body: bytes, settings: ServingSettings) -> Wanted:
     entities = request.get("entities")
     if entities is None:
         raise RequestError('a request has "entities"', got="none", hint='write {"entities": {"origin": ["JFK"]}, …}')
-    _check_entities(entities, settings)
-    what = _what(request, settings)
+    check_entities(entities, settings)
+    what = asked(request.get("feature_service"), request.get("features"), settings)
     as_of = request.get("as_of")
     return Wanted(
         what,
@@ -112,7 +112,8 @@ def check_values(entities: int, features: int, settings: ServingSettings) -> Non
 _WORDS: dict[type, str] = {dict: "JSON object", list: "list", str: "text", bool: "true or false", object: "value"}
 
 
-def _check_entities(entities: dict[str, Any], settings: ServingSettings) -> None:
+def check_entities(entities: dict[str, Any], settings: ServingSettings) -> None:
+    """Raises RequestError for a column that is none, or has more entities than the server takes."""
     for name, values in entities.items():
         if type(values) is not list:
             raise RequestError(
@@ -122,14 +123,14 @@ def _check_entities(entities: dict[str, Any], settings: ServingSettings) -> None
             raise _too_many("entities", len(values), settings.entities_max)
 
 
-def _what(request: dict[str, Any], settings: ServingSettings) -> str | list[str]:
-    service, features = request.get("feature_service"), request.get("features")
+def asked(service: str | None, features: list[Any] | None, settings: ServingSettings) -> str | list[str]:
+    """The service or the references that a request names. Raises RequestError for both, none, or too many."""
     if service:
         if features:
             raise RequestError(
                 'a request has "feature_service" or "features"', got="both", hint="leave one of the two out"
             )
-        return str(service)
+        return service
     if not features:
         raise RequestError(
             "a request names features", got="none", hint='write "feature_service": … or "features": ["view:feature"]'

@@ -19,14 +19,16 @@ import hiredis
 from schemas.errors import NotReady
 from serving.resp import Address, Reply, checked, unreachable
 
-RECEIVE_BYTES = 1 << 18
+RECEIVE_BYTES = 1 << 17
+"""What is received at a time: a buffer that stays in the processor's cache is copied from fastest (measured)."""
 
 
-class _Pipeline(asyncio.Protocol):
-    """One open connection."""
+class _Pipeline(asyncio.BufferedProtocol):
+    """One open connection. What is received lands in one buffer, and hiredis copies it from there."""
 
     def __init__(self) -> None:
         self._reader = hiredis.Reader(notEnoughData=Ellipsis)
+        self._buffer = bytearray(RECEIVE_BYTES)
         self._transport: asyncio.Transport | None = None
         self._waiting: deque[tuple[asyncio.Future[list[Reply]], int]] = deque()
         self._replies: list[Reply] = []
@@ -37,9 +39,12 @@ class _Pipeline(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self.open = True
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         reader, replies, waiting = self._reader, self._replies, self._waiting
-        reader.feed(data)
+        reader.feed(self._buffer, 0, nbytes)  # type: ignore[arg-type]  # any buffer will do
         while True:
             try:
                 reply = reader.gets()

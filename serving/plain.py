@@ -14,7 +14,6 @@ import sqlalchemy as sa
 
 from features.plan import Definitions
 from schemas.errors import ConfigError
-from serving.body import json_object
 from serving.settings import ServingSettings
 
 if TYPE_CHECKING:
@@ -49,16 +48,18 @@ class Plain:
         self, what: str | Sequence[str], entities: dict[str, list[Any]], full_feature_names: bool, *, versions: bool
     ) -> dict[str, Any]:
         """Feast's own answer. Raises RequestError, NotFound or NotReady."""
-        backend = await self._opened()
-        return await asyncio.to_thread(backend.read, what, entities, full_feature_names, versions)
+        backend = await self.backend()
+        return await asyncio.to_thread(backend.read_dict, what, entities, full_feature_names, versions)
 
-    async def write(self, path: str, body: bytes, query: dict[str, str], definitions: Definitions | None) -> Any:
+    async def write(
+        self, path: str, request: dict[str, Any], query: dict[str, str], definitions: Definitions | None
+    ) -> Any:
         """One of Feast's routes that write. Raises RequestError, NotFound or NotReady."""
-        request = json_object(body)
-        backend = await self._opened()
+        backend = await self.backend()
         return await asyncio.to_thread(backend.write, path, request, query, definitions)
 
-    async def _opened(self) -> Backend:
+    async def backend(self) -> Backend:
+        """Feast's store behind it all. Raises ConfigError where Feast is not installed or has no store here."""
         return await asyncio.to_thread(self._open)
 
     def _open(self) -> Backend:

@@ -15,6 +15,8 @@ class ServingSettings(ConnectionSettings):
     serve_port: int = Field(default=6566, ge=0, le=65535)
     """Feast's own."""
     serve_workers: int = Field(default=1, ge=1, le=256)
+    serve_grpc_port: int | None = Field(default=None, ge=1, le=65535)
+    """Where Feast's gRPC service is served as well; None: nowhere. Feast is imported for it, which takes seconds."""
     entities_max: int = Field(default=5_000, ge=1)
     """Entities of one request: 5,000 × 50 features are answered in about 50 ms, which all others wait."""
     features_max: int = Field(default=1_000, ge=1)

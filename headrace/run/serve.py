@@ -17,16 +17,21 @@ from serving.settings import ServingSettings
 LOOPBACKS = ("127.0.0.1", "localhost", "::1")
 
 
-def run_serve(host: str | None, port: int | None, workers: int | None, log: bool) -> None:
+def run_serve(host: str | None, port: int | None, grpc_port: int | None, workers: int | None, log: bool) -> None:
     """Serve until a signal. Raises NotReady where nothing is applied, ConfigError where the port is taken."""
-    settings = read_settings(ServingSettings, serve_host=host, serve_port=port, serve_workers=workers)
+    settings = read_settings(
+        ServingSettings, serve_host=host, serve_port=port, serve_grpc_port=grpc_port, serve_workers=workers
+    )
     definitions = applied_definitions(settings)
     make_log = _log_factory(definitions) if log else None
-    _check_port(settings)
+    _check_port(settings.serve_host, settings.serve_port)
+    if settings.serve_grpc_port is not None:
+        _check_port(settings.serve_host, settings.serve_grpc_port)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if settings.serve_host not in LOOPBACKS:
         say(f"listening on {settings.serve_host}: whoever reaches it reads every feature")
-    say(f"serving {', '.join(definitions.services) or 'no service yet'} on {_url(settings)}; Ctrl-C stops it")
+    grpc = "" if settings.serve_grpc_port is None else f" and gRPC on port {settings.serve_grpc_port}"
+    say(f"serving {', '.join(definitions.services) or 'no service yet'} on {_url(settings)}{grpc}; Ctrl-C stops it")
     run(settings, make_log)
 
 
@@ -46,19 +51,19 @@ def _log_factory(definitions: Definitions) -> MakeLog | None:
     return make_log
 
 
-def _check_port(settings: ServingSettings) -> None:
-    family = socket.AF_INET6 if ":" in settings.serve_host else socket.AF_INET
+def _check_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((settings.serve_host, settings.serve_port))
+            probe.bind((host, port))
         except OSError as error:
             taken = error.errno == errno.EADDRINUSE
             raise ConfigError(
                 "the port is taken" if taken else "the server can't listen there",
-                where=f"{settings.serve_host}:{settings.serve_port}",
+                where=f"{host}:{port}",
                 got=str(error),
-                hint="stop what listens there, or name another one with --port",
+                hint="stop what listens there, or name another one with --port or --grpc-port",
             ) from None
 
 

@@ -11,6 +11,7 @@ from feast import FeatureStore
 from feast.data_source import PushMode
 from feast.errors import FeastError, FeastObjectNotFoundException
 from feast.feature_server_utils import convert_response_to_dict
+from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
 
 from features.plan import Definitions
 from schemas.errors import ConfigError, HeadraceError, NotFound, RequestError
@@ -36,8 +37,8 @@ class Backend:
 
     def read(
         self, what: str | Any, entities: dict[str, list[Any]], full_feature_names: bool, versions: bool
-    ) -> dict[str, Any]:
-        """As Feast's server answers."""
+    ) -> GetOnlineFeaturesResponse:
+        """Feast's own answer."""
         try:
             try:
                 return self._read(what, entities, full_feature_names, versions)
@@ -50,18 +51,23 @@ class Backend:
         except Exception as error:
             raise _refused(error) from error
 
-    def _read(
+    def read_dict(
         self, what: str | Any, entities: dict[str, list[Any]], full_feature_names: bool, versions: bool
     ) -> dict[str, Any]:
+        """The same as Feast's HTTP server writes it."""
+        answer: dict[str, Any] = convert_response_to_dict(self.read(what, entities, full_feature_names, versions))
+        return answer
+
+    def _read(
+        self, what: str | Any, entities: dict[str, list[Any]], full_feature_names: bool, versions: bool
+    ) -> GetOnlineFeaturesResponse:
         features = self._store.get_feature_service(what, allow_cache=True) if isinstance(what, str) else list(what)
-        response = self._store.get_online_features(
+        return self._store.get_online_features(
             features=features,
             entity_rows=entities,
             full_feature_names=full_feature_names,
             include_feature_view_version_metadata=versions,
-        )
-        answer: dict[str, Any] = convert_response_to_dict(response.proto)
-        return answer
+        ).proto
 
     def write(
         self, path: str, request: dict[str, Any], query: dict[str, str], definitions: Definitions | None

@@ -97,8 +97,8 @@ class HeadraceOnlineStore(OnlineStore):
                 full_feature_names,
                 include_feature_view_version_metadata,
             )
-        vectors = reader.read(what, _columns(entity_rows))
-        return _response(vectors, full_feature_names, include_feature_view_version_metadata)
+        vectors = reader.read(what, entity_columns(entity_rows))
+        return OnlineResponse(answer_proto(vectors, full_feature_names, include_feature_view_version_metadata))
 
     async def get_online_features_async(self, *args: Any, **kwargs: Any) -> OnlineResponse:
         return await asyncio.to_thread(self.get_online_features, *args, **kwargs)
@@ -294,7 +294,10 @@ def _ours(definitions: Definitions, features: list[str] | FeatureService) -> str
     return list(features) if known and features else None
 
 
-def _columns(entity_rows: list[dict[str, Any]] | Mapping[str, Sequence[Any] | RepeatedValue]) -> dict[str, list[Any]]:
+def entity_columns(
+    entity_rows: list[dict[str, Any]] | Mapping[str, Sequence[Any] | RepeatedValue],
+) -> dict[str, list[Any]]:
+    """A request's entities, as Feast's SDK or its messages have them, as columns of Python values."""
     if isinstance(entity_rows, list):
         names = list(entity_rows[0]) if entity_rows else []
         if any(list(row) != names and set(row) != set(names) for row in entity_rows):
@@ -306,7 +309,8 @@ def _columns(entity_rows: list[dict[str, Any]] | Mapping[str, Sequence[Any] | Re
     }
 
 
-def _response(vectors: Vectors, full_feature_names: bool, versions: bool) -> OnlineResponse:
+def answer_proto(vectors: Vectors, full_feature_names: bool, versions: bool = False) -> GetOnlineFeaturesResponse:
+    """Feast's message of an answer. Raises RequestError where short names are not unique."""
     reading = vectors.reading
     names = reading.full_names if full_feature_names else reading.short_names
     proto = GetOnlineFeaturesResponse()
@@ -328,7 +332,7 @@ def _response(vectors: Vectors, full_feature_names: bool, versions: bool) -> Onl
         stamp = unknown if output.derived else stamps[output.source]
         statuses = vectors.statuses_of(output, column)
         proto.results.add().MergeFromString(vector_bytes(output.type, column, statuses, stamp))
-    return OnlineResponse(proto)
+    return proto
 
 
 def _key_protos(type_name: str, values: Sequence[Any]) -> list[Value]:

@@ -9,10 +9,13 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from features.applied import save_applied
 from headrace.definitions.registry import write_registry
@@ -52,6 +55,44 @@ def home(online: Online, tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_applied(settings.registry_address(), online.definitions)
     write_registry(settings, online.definitions)
     return home
+
+
+@pytest.fixture(scope="module")
+def store(home: Path, online: Online) -> Any:
+    settings = yaml.safe_load((home / "feature_store.yaml").read_text())
+    settings["online_store"]["redis_url"] = online.url
+    (home / "feature_store.yaml").write_text(yaml.safe_dump(settings))
+    feast = pytest.importorskip("feast")
+    return feast.FeatureStore(repo_path=str(home))
+
+
+@pytest.fixture(scope="module")
+def drivers(store: Any) -> Any:
+    """A plain Feast view beside headrace's own, with a TTL and a push source."""
+    import feast
+    from feast.data_format import ParquetFormat
+    from feast.infra.offline_stores.file_source import FileSource
+    from feast.types import Array, Float64, Int64, String, UnixTimestamp
+
+    driver = feast.Entity(name="driver", join_keys=["driver_id"], value_type=feast.ValueType.INT64)
+    source = FileSource(name="drivers_file", path="drivers.parquet", timestamp_field="at", file_format=ParquetFormat())
+    push = feast.PushSource(name="drivers_push", batch_source=source)
+    view = feast.FeatureView(
+        name="drivers",
+        entities=[driver],
+        ttl=timedelta(hours=1),
+        schema=[
+            feast.Field(name="driver_id", dtype=Int64),
+            feast.Field(name="rating", dtype=Float64),
+            feast.Field(name="trips", dtype=Int64),
+            feast.Field(name="city", dtype=String),
+            feast.Field(name="scores", dtype=Array(Float64)),
+            feast.Field(name="since", dtype=UnixTimestamp),
+        ],
+        source=push,
+    )
+    store.apply([driver, source, push, view])
+    return view
 
 
 @pytest.fixture(scope="module")

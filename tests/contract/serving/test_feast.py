@@ -22,14 +22,6 @@ ROWS = [dict(zip(LIVE, row, strict=True)) for row in zip(*LIVE.values(), strict=
 
 
 @pytest.fixture(scope="module")
-def store(home: Path, online: Online) -> Any:
-    settings = yaml.safe_load((home / "feature_store.yaml").read_text())
-    settings["online_store"]["redis_url"] = online.url
-    (home / "feature_store.yaml").write_text(yaml.safe_dump(settings))
-    return feast.FeatureStore(repo_path=str(home))
-
-
-@pytest.fixture(scope="module")
 def remote(store: Any, server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The same project through `online_store: {type: remote}`."""
     home = tmp_path_factory.mktemp("remote")
@@ -43,34 +35,6 @@ def remote(store: Any, server_url: str, tmp_path_factory: pytest.TempPathFactory
     }
     (home / "feature_store.yaml").write_text(yaml.safe_dump(settings))
     return feast.FeatureStore(repo_path=str(home))
-
-
-@pytest.fixture(scope="module")
-def drivers(store: Any) -> Any:
-    """A plain Feast view beside headrace's own, with a TTL and a push source."""
-    from feast.data_format import ParquetFormat
-    from feast.infra.offline_stores.file_source import FileSource
-    from feast.types import Array, Float64, Int64, String, UnixTimestamp
-
-    driver = feast.Entity(name="driver", join_keys=["driver_id"], value_type=feast.ValueType.INT64)
-    source = FileSource(name="drivers_file", path="drivers.parquet", timestamp_field="at", file_format=ParquetFormat())
-    push = feast.PushSource(name="drivers_push", batch_source=source)
-    view = feast.FeatureView(
-        name="drivers",
-        entities=[driver],
-        ttl=timedelta(hours=1),
-        schema=[
-            feast.Field(name="driver_id", dtype=Int64),
-            feast.Field(name="rating", dtype=Float64),
-            feast.Field(name="trips", dtype=Int64),
-            feast.Field(name="city", dtype=String),
-            feast.Field(name="scores", dtype=Array(Float64)),
-            feast.Field(name="since", dtype=UnixTimestamp),
-        ],
-        source=push,
-    )
-    store.apply([driver, source, push, view])
-    return view
 
 
 def driver_rows(ids: list[int], at: datetime, rating: float = 4.5) -> pd.DataFrame:
