@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from functools import partial
 from typing import Protocol, cast
 
@@ -19,7 +18,9 @@ from pyiceberg.catalog import Catalog
 from batch.append import OnStep, Piece, append_once, check_topic
 from batch.catalog import Identifier, load, open_catalog
 from batch.enriched import Histories
+from batch.land_report import LandReport, Progress
 from batch.maintain import maintain
+from batch.monitor import open_monitor
 from batch.offsets import offsets_of
 from batch.settings import BatchSettings
 from batch.tables import REJECTS, ensure_tables, events_table, served_table
@@ -32,29 +33,13 @@ from schemas.event import Event
 from schemas.rejection import rejections_table
 
 POLL_S = 0.2
+REPORT_EVERY_S = 1.0
 LOOK_FOR_PARTITIONS_S = 30.0
 """How soon a partition that was added is landed."""
 
 
 class _Decode(Protocol):
     def __call__(self, batch: Batch) -> Decoded: ...
-
-
-@dataclass
-class LandReport:
-    """What a lander has landed since it started: rows by topic, rejected messages, commits of tables."""
-
-    rows: dict[str, int] = field(default_factory=dict)
-    rejected: int = 0
-    commits: int = 0
-
-    @property
-    def total(self) -> int:
-        """Rows of all topics."""
-        return sum(self.rows.values())
-
-
-Progress = Callable[[LandReport], None]
 
 
 def run_lander(
@@ -72,14 +57,23 @@ def run_lander(
     `events`: the event types by name (`definitions.events`). Raises DeliveryError rather than skip or double an event,
     NotReady where the schema registry can't be reached: what isn't landed then is landed by the next run.
     """
-    ensure_tables(settings, definitions, lambda _: None)
+    report = LandReport()
+    monitor = open_monitor(settings, report)
     log = TopicLog(settings)
+
+    def tell(changed: LandReport) -> None:
+        if monitor is not None:
+            monitor.alive()
+        progress(changed)
+
     try:
-        lander = _Lander(definitions, events, settings, log, progress, on_step)
-        lander.run(until_caught_up, stop)
-        return lander.report
+        ensure_tables(settings, definitions, lambda _: None)
+        _Lander(definitions, events, settings, log, report, tell, on_step).run(until_caught_up, stop)
+        return report
     finally:
         log.close()
+        if monitor is not None:
+            monitor.close()
 
 
 class _Lander:
@@ -89,6 +83,7 @@ class _Lander:
         events: Mapping[str, type[Event]],
         settings: BatchSettings,
         log: TopicLog,
+        report: LandReport,
         progress: Progress,
         on_step: OnStep,
     ) -> None:
@@ -96,11 +91,12 @@ class _Lander:
         self._definitions = definitions
         self._log = log
         self._progress = progress
-        self.report = LandReport()
+        self._report = report
         catalog = open_catalog(settings)
         rejects = _Target(catalog, REJECTS, on_step)
         self._histories = Histories(definitions, settings)
         self._topics: dict[str, _Landing] = {}
+        self._next_report = 0.0
         for spec in definitions.events.values():
             if spec.topic is not None:
                 target = _Target(catalog, events_table(spec.topic), on_step)
@@ -121,6 +117,7 @@ class _Lander:
             for message in self._log.poll(POLL_S, self._settings.land_rows_max):
                 self._topics[str(message.topic())].take(message)
                 is_idle = False
+            self._stand()
             caught_up = until_caught_up and all(landing.caught_up for landing in self._topics.values())
             for landing in self._topics.values():
                 if caught_up or landing.due(self._settings):
@@ -139,11 +136,23 @@ class _Lander:
         for landing in self._topics.values():
             self._land(landing)
 
+    def _stand(self) -> None:
+        """What whoever watches sees between commits."""
+        for landing in self._topics.values():
+            self._report.since[landing.topic] = landing.since
+            for partition, landed in landing.landed.items():
+                self._report.places[landing.topic, partition] = (landed, self._log.known_end(landing.topic, partition))
+        self._report.waiting_for = self._log.waiting_for
+        now = time.monotonic()
+        if now >= self._next_report:
+            self._next_report = now + REPORT_EVERY_S
+            self._progress(self._report)
+
     def _recompute(self) -> None:
         """The history of enriched events, as soon as what it is made of is landed."""
         for topic, count in self._histories.recompute().items():
-            self.report.rows[topic] = self.report.rows.get(topic, 0) + count
-            self._progress(self.report)
+            self._report.rows[topic] = self._report.rows.get(topic, 0) + count
+            self._progress(self._report)
 
     def _assign(self) -> None:
         """Begins to read every partition that isn't read yet, from where its table stands."""
@@ -156,13 +165,16 @@ class _Lander:
             self._log.read_from(positions)
 
     def _land(self, landing: _Landing) -> None:
+        began = time.monotonic()
         landed = landing.land()
         if landed is not None:
             rows, rejected = landed
-            self.report.rows[landing.topic] = self.report.rows.get(landing.topic, 0) + rows
-            self.report.rejected += rejected
-            self.report.commits += 1
-            self._progress(self.report)
+            self._report.rows[landing.topic] = self._report.rows.get(landing.topic, 0) + rows
+            self._report.rejected += rejected
+            self._report.commits += 1
+            self._report.commit_s += time.monotonic() - began
+            self._stand()
+            self._progress(self._report)
 
 
 class _Target:
@@ -187,7 +199,7 @@ class _Landing:
         self._topic_id: str | None = None
         self._messages: list[Message] = []
         self._bytes = 0
-        self._since = 0.0
+        self.since = 0.0
         self._starts: dict[int, int] = {}
         self._next: dict[int, int] = {}
         self._behind: dict[int, int] = {}
@@ -196,6 +208,11 @@ class _Landing:
     @property
     def caught_up(self) -> bool:
         return not self._behind
+
+    @property
+    def landed(self) -> Mapping[int, int]:
+        """By partition the offset below which all is committed."""
+        return self._starts if self._messages else self._next
 
     def begin(self, topic: Topic, log: TopicLog) -> dict[int, int]:
         """Where to read the partitions that are new to this process. Raises DeliveryError where that isn't possible."""
@@ -223,7 +240,7 @@ class _Landing:
             self._behind.pop(partition, None)
             return
         if not self._messages:
-            self._since = time.monotonic()
+            self.since = time.monotonic()
         self._messages.append(cast(Message, message))
         self._bytes += len(message)
         self._next[partition] = offset + 1
@@ -232,7 +249,7 @@ class _Landing:
 
     def due(self, settings: BatchSettings) -> bool:
         full = len(self._messages) >= settings.land_rows_max or self._bytes >= settings.land_bytes_max
-        return full or (bool(self._messages) and time.monotonic() - self._since >= settings.land_seconds)
+        return full or (bool(self._messages) and time.monotonic() - self.since >= settings.land_seconds)
 
     def land(self) -> tuple[int, int] | None:
         """Commits what was read: rows and rejections that this process added; None where there was nothing."""
@@ -247,7 +264,7 @@ class _Landing:
         piece = Piece(self.topic, self._topic_id, decoded.table, dict(self._starts), dict(self._next))
         rows = self._events.append(piece)
         self._messages.clear()
-        self._bytes = 0
+        self._bytes, self.since = 0, 0.0
         self._starts = dict(self._next)
         return rows, rejected
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
@@ -33,6 +34,9 @@ class BatchSettings(ConnectionSettings):
     """How long a snapshot without a tag stays: longer than any query or training set reads."""
     keep_orphans_hours: float = Field(default=24.0, ge=1)
     """How long a file that no snapshot names stays: longer than any commit takes."""
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
+    """Where a lander serves /metrics, /health and /ready; None: nowhere; 0: on a free port."""
 
     @property
     def spill(self) -> Path:

@@ -33,6 +33,8 @@ class TopicLog:
     """Reads topics from given offsets. Not to be shared between threads; `close` it."""
 
     def __init__(self, settings: BatchSettings) -> None:
+        self.waiting_for = ""
+        """Why nothing comes, if the client said so."""
         connection = settings.kafka_config()
         self._admin = AdminClient(dict(connection))
         self._consumer = Consumer(
@@ -45,6 +47,7 @@ class TopicLog:
                 "enable.partition.eof": True,
                 "isolation.level": "read_committed",
                 "queued.max.messages.kbytes": QUEUED_KBYTES,
+                "error_cb": self._take_error,
             }
         )
 
@@ -79,6 +82,10 @@ class TopicLog:
             raise _no_answer(error) from error
         return low, high
 
+    def known_end(self, topic: str, partition: int) -> int:
+        """The end as the last fetch told it: nothing is asked. −1 before the first."""
+        return int(self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)[1])
+
     def read_from(self, positions: Mapping[tuple[str, int], int]) -> None:
         """Begins to read these partitions, beside those that are read already."""
         self._consumer.incremental_assign([TopicPartition(t, p, offset) for (t, p), offset in positions.items()])
@@ -91,6 +98,7 @@ class TopicLog:
         for message in self._consumer.consume(min(CONSUME_MAX, messages_max), timeout_s):
             error = message.error()
             if error is None or error.code() == KafkaError._PARTITION_EOF:
+                self.waiting_for = ""
                 yield message
             elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
                 raise DeliveryError(
@@ -101,6 +109,13 @@ class TopicLog:
                 )
             elif error.fatal() or not error.retriable():
                 raise KafkaException(error)
+            else:
+                self._take_error(error)
+
+    def _take_error(self, error: KafkaError) -> None:
+        """The client gets over it by itself; until a message comes, this is why none does."""
+        if not error.fatal():
+            self.waiting_for = f"Kafka: {error.str()}"
 
 
 def _no_answer(error: KafkaException) -> NotReady:

@@ -1,82 +1,58 @@
-"""What a worker shows on call: /metrics for Prometheus, /health and /ready, on a port of its own."""
+"""What a worker shows on call: its last report as Prometheus' metrics, and why it is not ready."""
 
 from __future__ import annotations
 
-import json
 import logging
-import threading
-import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from schemas.errors import ConfigError
+from schemas.monitor import Monitor
 from stream.enrich import LATE_COUNTS, WRITTEN
 from stream.report import WorkerReport
 from stream.settings import StreamSettings
 
 SILENT_S = 60.0
 """A worker that has reported nothing for so long hangs: it reports every second, also while it waits for a service."""
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 log = logging.getLogger(__name__)
 
 
-def open_monitor(settings: StreamSettings) -> Monitor | None:
-    """The monitor that the settings ask for. Raises ConfigError where its port can't be had."""
-    if settings.metrics_port is None:
-        return None
-    monitor = Monitor(settings.metrics_host, settings.metrics_port)
-    log.info("metrics, /health and /ready on http://%s:%d", settings.metrics_host, monitor.port)
-    return monitor
-
-
-class Monitor(Collector):
+class WorkerMonitor(Collector):
     """Serves the last report taken. Raises ConfigError where the port can't be had; `port` tells which it is."""
 
     def __init__(self, host: str, port: int) -> None:
         self._report = WorkerReport()
-        self._at = time.monotonic()
         self._registry = CollectorRegistry()
         self._registry.register(self)
-        try:
-            self._server = ThreadingHTTPServer((host, port), _handler(self))
-        except OSError as error:
-            raise ConfigError(
-                "the metrics' port can't be had", where=f"{host}:{port}", got=str(error), hint="name another one, or 0"
-            ) from error
-        self._thread = threading.Thread(target=self._server.serve_forever, name="monitor", daemon=True)
-        self._thread.start()
-
-    @property
-    def port(self) -> int:
-        return int(self._server.server_address[1])
+        self._monitor = Monitor(host, port, self, silent_s=SILENT_S)
+        self.port = self._monitor.port
 
     def take(self, report: WorkerReport) -> None:
         """The newest report."""
-        self._report, self._at = report, time.monotonic()
+        self._report = report
+        self._monitor.alive()
 
     def close(self) -> None:
         """Serves no more."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._monitor.close()
 
-    def answer(self, path: str) -> tuple[int, str, bytes]:
-        """Status, content type and body of a GET."""
-        if path == "/metrics":
-            return 200, CONTENT_TYPE, generate_latest(self._registry)
-        silent_s = time.monotonic() - self._at
-        healthy = silent_s < SILENT_S
-        if path == "/health":
-            return _json(healthy, {"healthy": healthy, "silent_s": round(silent_s, 1)})
-        if path == "/ready":
-            ready = healthy and self._report.is_ready
-            return _json(ready, {"ready": ready, "why": "" if ready else self._why(healthy)})
-        return 404, "application/json", b'{"error": "there are /metrics, /health and /ready"}'
+    def metrics(self) -> bytes:
+        """In Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def why_not_ready(self) -> str:
+        """Empty while every view is fed and nothing is waited for."""
+        report = self._report
+        if report.is_ready:
+            return ""
+        if report.waiting_for:
+            return report.waiting_for
+        if report.bringing_up:
+            return f"bringing up {', '.join(sorted({v for each in report.bringing_up for v in each.views}))}"
+        return "no partition has been given to this worker yet"
 
     def collect(self) -> Iterator[Metric]:
         """Prometheus' view of the report."""
@@ -121,14 +97,14 @@ class Monitor(Collector):
                 rising.add_metric([view, each.topic, str(each.partition)], max(each.target - each.position, 0))
         yield from (lag, behind, rising)
 
-    def _why(self, healthy: bool) -> str:
-        if not healthy:
-            return "the worker has stopped reporting"
-        if self._report.waiting_for:
-            return self._report.waiting_for
-        if self._report.bringing_up:
-            return f"bringing up {', '.join(sorted({v for each in self._report.bringing_up for v in each.views}))}"
-        return "no partition has been given to this worker yet"
+
+def open_monitor(settings: StreamSettings) -> WorkerMonitor | None:
+    """The monitor that the settings ask for. Raises ConfigError where its port can't be had."""
+    if settings.metrics_port is None:
+        return None
+    monitor = WorkerMonitor(settings.metrics_host, settings.metrics_port)
+    log.info("metrics, /health and /ready on http://%s:%d", settings.metrics_host, monitor.port)
+    return monitor
 
 
 def _enriched() -> Iterator[Metric]:
@@ -149,26 +125,3 @@ def _counter(name: str, text: str, value: float) -> Metric:
 
 def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(f"headrace_worker_{name}", text, value=value)
-
-
-def _json(good: bool, body: dict[str, object]) -> tuple[int, str, bytes]:
-    return 200 if good else 503, "application/json", json.dumps(body).encode()
-
-
-def _handler(monitor: Monitor) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 5
-        """Seconds for a request to arrive: a connection that says nothing does not hold a thread."""
-
-        def do_GET(self) -> None:
-            status, content_type, body = monitor.answer(self.path.split("?", 1)[0])
-            self.send_response(status)
-            self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class names it so
-            """Scrapes are no news."""
-
-    return Handler

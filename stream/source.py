@@ -249,7 +249,11 @@ class Source:
         places = {(each.topic, each.partition) for each in partitions}
         self.given -= places
         self.taken |= places
-        self.rest(places)
+        if places & self._reading.keys():
+            self.rest(places)
+        else:
+            # Said here, or the client takes away what it was never given to read, and fails.
+            consumer.incremental_unassign([])
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._kept = []

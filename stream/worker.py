@@ -70,12 +70,12 @@ def run_worker(
         progress=progress,
         open_feed=_FEEDS[runner],
     )
-    with _rare_collections():
+    with rare_collections():
         return worker.run()
 
 
 @contextmanager
-def _rare_collections() -> Iterator[None]:
+def rare_collections() -> Iterator[None]:
     """A micro-batch makes 100,000 objects and lets them go again, none in a cycle: searching them doubled its cost."""
     before = gc.get_threshold()
     gc.collect()

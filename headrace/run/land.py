@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
-from batch.land import LandReport, run_lander
+from batch.land import run_lander
+from batch.land_report import LandReport
 from batch.settings import BatchSettings
 from headrace.definitions.follow import run_following
 from headrace.settings import read_settings
@@ -15,9 +16,9 @@ from headrace.terminal.ticker import ticker
 from headrace.wiring import Project
 
 
-def run_land(until_caught_up: bool, json: bool) -> None:
+def run_land(until_caught_up: bool, metrics_port: int | None, json: bool) -> None:
     """Run until a signal, or until caught up; then say what was done."""
-    settings = read_settings(BatchSettings)
+    settings = read_settings(BatchSettings, metrics_port=metrics_port)
 
     def work(project: Project, stop: threading.Event) -> LandReport:
         with ticker("landing") as tick:

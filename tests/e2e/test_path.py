@@ -15,7 +15,8 @@ import pytest
 from rich.console import Console
 
 from batch.history import IcebergHistory
-from batch.land import LandReport, run_lander
+from batch.land import run_lander
+from batch.land_report import LandReport
 from batch.sql import query
 from batch.training import training_set
 from batch.verify import verify

@@ -16,7 +16,8 @@ from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from batch.append import Step
 from batch.catalog import find, load, open_catalog
-from batch.land import LandReport, run_lander
+from batch.land import run_lander
+from batch.land_report import LandReport
 from batch.offsets import offsets_of
 from batch.settings import BatchSettings
 from batch.tables import REJECTS, events_table

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from schemas.errors import ConfigError, DataError
 from schemas.rejection import Reason
 from stream.alarm import REJECTS_MIN, RejectAlarm
-from stream.monitor import Monitor
+from stream.monitor import WorkerMonitor
 from stream.report import BringUpProgress, PlaceProgress, WorkerReport
 
 REPORT = WorkerReport(
@@ -27,13 +27,13 @@ REPORT = WorkerReport(
 
 
 @pytest.fixture
-def monitor() -> Iterator[Monitor]:
-    made = Monitor("127.0.0.1", 0)
+def monitor() -> Iterator[WorkerMonitor]:
+    made = WorkerMonitor("127.0.0.1", 0)
     yield made
     made.close()
 
 
-def get(monitor: Monitor, path: str) -> tuple[int, bytes]:
+def get(monitor: WorkerMonitor, path: str) -> tuple[int, bytes]:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{monitor.port}{path}", timeout=5) as answer:
             return answer.status, answer.read()
@@ -41,7 +41,7 @@ def get(monitor: Monitor, path: str) -> tuple[int, bytes]:
         return error.code, error.read()
 
 
-def test_metrics_tell_the_last_report(monitor: Monitor) -> None:
+def test_metrics_tell_the_last_report(monitor: WorkerMonitor) -> None:
     monitor.take(REPORT)
     families = text_string_to_metric_families(get(monitor, "/metrics")[1].decode())
     samples = {
@@ -55,7 +55,7 @@ def test_metrics_tell_the_last_report(monitor: Monitor) -> None:
     assert samples["headrace_worker_ready",] == 1
 
 
-def test_ready_says_why_not(monitor: Monitor) -> None:
+def test_ready_says_why_not(monitor: WorkerMonitor) -> None:
     assert get(monitor, "/ready")[0] == 503
     monitor.take(REPORT)
     assert get(monitor, "/ready")[0] == 200
@@ -67,9 +67,9 @@ def test_ready_says_why_not(monitor: Monitor) -> None:
     assert get(monitor, "/else")[0] == 404
 
 
-def test_a_port_that_is_taken_is_refused(monitor: Monitor) -> None:
+def test_a_port_that_is_taken_is_refused(monitor: WorkerMonitor) -> None:
     with pytest.raises(ConfigError, match="port"):
-        Monitor("127.0.0.1", monitor.port)
+        WorkerMonitor("127.0.0.1", monitor.port)
 
 
 class Clock:
