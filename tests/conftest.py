@@ -6,13 +6,17 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import randint
 
 import prometheus_client
 import pytest
 from hypothesis import HealthCheck, settings
 
+from headrace.local.ports import is_free
 from headrace.local.services import down, up
 from tests.containers import services
+from tests.containers.redis_nodes import Containers
+from tests.contract.cluster.masters import MASTERS, Cluster, Processes
 
 # Imported first: it decides then, by the environment, whether counts are shared through files between processes.
 assert prometheus_client
@@ -28,6 +32,15 @@ for _name, _examples in {"fast": 8, "ci": 6, "nightly": 5_000}.items():
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
     )
 settings.load_profile(os.environ.get("HEADRACE_TEST_PROFILE", "ci"))
+
+
+def pytest_report_header() -> str:
+    found = services.chosen()
+    return f"services: {'containers' if found.containers else 'local processes'} ({found.why})"
+
+
+BUS = 10_000
+"""The nodes of a Redis Cluster speak to each other on a port this much higher."""
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +73,7 @@ def redis_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def kafka_container() -> Iterator[str]:
-    """A broker in a container: HEADRACE_TEST_SERVICES=containers."""
+    """A broker in a container: see tests/containers/services.py."""
     with services.kafka() as address:
         yield address
 
@@ -70,6 +83,20 @@ def redis_container() -> Iterator[str]:
     """A Redis in a container."""
     with services.single_redis() as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A Redis Cluster of three masters with a replica each; each module has its own."""
+    ports: list[int] = []
+    while len(ports) < 2 * MASTERS:
+        port = randint(20_000, 29_000)
+        if port not in ports and is_free(port) and is_free(port + BUS):
+            ports.append(port)
+    nodes = Containers(ports) if services.wanted() else Processes(tmp_path_factory.mktemp("cluster"))
+    running = Cluster(nodes, ports)
+    yield running
+    running.stop()
 
 
 @pytest.fixture

@@ -1,20 +1,24 @@
-"""Kafka, Redis and a Redis Cluster as containers, for the tests that take theirs from there: HEADRACE_TEST_SERVICES.
+"""Kafka and Redis as containers, where a Docker engine answers and has their images or can get them.
 
-The images are settings, as compose.yaml's: HEADRACE_KAFKA_IMAGE and HEADRACE_REDIS_IMAGE. Testcontainers stops what a
-run has started, also where the run dies (its reaper needs an image of its own; TESTCONTAINERS_RYUK_DISABLED=true does
-without, and then the fixtures alone stop them).
+HEADRACE_TEST_SERVICES=local or =containers decides it otherwise. The images are settings, as compose.yaml's:
+HEADRACE_KAFKA_IMAGE and HEADRACE_REDIS_IMAGE. Testcontainers stops what a run has started, also where the run dies; its
+reaper needs an image of its own, and where that is not to be had the fixtures alone stop them.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
+from typing import NamedTuple
 
+import docker
 import redis
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 
 from headrace.local.ports import LOOPBACK, free_ports
@@ -22,11 +26,53 @@ from headrace.local.ports import LOOPBACK, free_ports
 KAFKA_IMAGE = os.environ.get("HEADRACE_KAFKA_IMAGE", "apache/kafka:4.1.0")
 REDIS_IMAGE = os.environ.get("HEADRACE_REDIS_IMAGE", "redis:7.2-bookworm")
 START_TIMEOUT_S = 120.0
+PULL_TIMEOUT_S = 120
+"""An image comes once; an engine that does not answer for so long is none."""
+
+
+class Chosen(NamedTuple):
+    """Whether a run's services are containers, and why."""
+
+    containers: bool
+    why: str
+
+
+@cache
+def chosen() -> Chosen:
+    """Decided once a run. Raises DockerException where containers are asked for and no engine answers."""
+    asked = os.environ.get("HEADRACE_TEST_SERVICES", "")
+    if asked == "local":
+        return Chosen(False, "HEADRACE_TEST_SERVICES=local")
+    try:
+        engine = docker.from_env(timeout=PULL_TIMEOUT_S)
+        engine.ping()
+        missing = [image for image in (KAFKA_IMAGE, REDIS_IMAGE) if not _is_there(engine, image)]
+        if not testcontainers_config.ryuk_disabled and not _is_there(engine, testcontainers_config.ryuk_image):
+            testcontainers_config.ryuk_disabled = True
+    except (docker.errors.DockerException, OSError) as error:
+        if asked == "containers":
+            raise
+        return Chosen(False, f"no Docker engine answers ({type(error).__name__})")
+    if missing and asked != "containers":
+        return Chosen(False, f"the Docker engine can't get {' and '.join(missing)}")
+    return Chosen(True, f"{KAFKA_IMAGE} and {REDIS_IMAGE}")
 
 
 def wanted() -> bool:
     """True where the run's services are to be containers; local processes otherwise."""
-    return os.environ.get("HEADRACE_TEST_SERVICES", "local") == "containers"
+    return chosen().containers
+
+
+def _is_there(engine: docker.DockerClient, image: str) -> bool:
+    """True where the engine has the image, or could get it."""
+    try:
+        engine.images.get(image)
+    except docker.errors.ImageNotFound:
+        try:
+            engine.images.pull(image)
+        except (docker.errors.DockerException, OSError):
+            return False
+    return True
 
 
 @contextmanager
@@ -50,7 +96,7 @@ def kafka() -> Iterator[str]:
         "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
         "KAFKA_HEAP_OPTS": "-Xmx512m",
     }
-    container = _on_loopback(KAFKA_IMAGE, 9092, port)
+    container = on_loopback(KAFKA_IMAGE, {9092: port})
     for name, value in environment.items():
         container = container.with_env(name, value)
     with container:
@@ -64,16 +110,17 @@ def single_redis() -> Iterator[str]:
     """A Redis; its URL."""
     [port] = free_ports(1)
     command = "redis-server --save '' --maxmemory-policy noeviction --protected-mode no --bind 0.0.0.0"
-    container = _on_loopback(REDIS_IMAGE, 6379, port).with_command(command)
+    container = on_loopback(REDIS_IMAGE, {6379: port}).with_command(command)
     with container:
         _wait_until(lambda: _redis_answers(port), container)
         yield f"redis://{LOOPBACK}:{port}/0"
 
 
-def _on_loopback(image: str, inside: int, outside: int) -> DockerContainer:
+def on_loopback(image: str, ports: Mapping[int, int]) -> DockerContainer:
+    """A container whose ports (inside: outside) are published on this machine's loopback interface alone."""
     container = DockerContainer(image)
     # `with_bind_ports` would bind to every interface of the machine.
-    container.ports[f"{inside}/tcp"] = (LOOPBACK, outside)
+    container.ports.update({f"{inside}/tcp": (LOOPBACK, outside) for inside, outside in ports.items()})
     return container
 
 

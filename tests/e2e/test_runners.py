@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tests.contract.cluster.masters import Cluster
 from tests.contract.stream.runners import MARKS, RUNNERS
 from tests.e2e.test_commands import TRIPS, Project
 
@@ -76,3 +77,20 @@ def test_training_by_the_other_engine(engine: str, project: Project) -> None:
     assert local["rides__fares"].to_pylist() == [150.0, None]
     refused = project.run(*arguments, "late.parquet", "--engine", engine, "--known-at", "arrival", code=1)
     assert "--engine local" in refused.stderr
+
+
+def test_the_commands_on_a_redis_cluster(tmp_path: Path, kafka: str, cluster: Cluster) -> None:
+    project = Project(tmp_path, kafka, cluster.url, f"shop_{uuid.uuid4().hex[:10]}")
+    project.run("apply")
+    project.produce()
+    assert project.json("stream", "--until-caught-up")["events"] == TRIPS
+    assert {place["lag"] for place in project.json("status")["folded"]} == {0}
+    assert project.json("get", project.model, "rider=1", "--explain")["values"] == {
+        "rides__n": 31,
+        "rides__fares": 150.0,
+    }
+    project.run("rebuild", "rides")
+    assert project.json("get", project.model, "rider=1")["values"]["rides__fares"] == 150.0
+    project.declare('where="fare > 0"', 'where="fare > 9"')
+    project.run("apply", "--replace", "rides")
+    assert project.json("get", project.model, "rider=1")["values"]["rides__fares"] is None

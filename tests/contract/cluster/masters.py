@@ -1,12 +1,13 @@
-"""A real Redis Cluster on this machine: masters and replicas as processes of this test run, slots moved by hand."""
+"""A real Redis Cluster on this machine: masters and replicas as processes or containers, slots moved by hand."""
 
 from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import redis
 
@@ -18,13 +19,47 @@ MASTERS = 3
 NODE_TIMEOUT_MS = 2_000
 
 
+class Nodes(Protocol):
+    """What a node is here: it answers on a port of the loopback interface, and keeps its data when it is killed."""
+
+    def start(self, port: int, options: Sequence[str]) -> None:
+        """Runs redis-server with these options, or runs it again."""
+
+    def kill(self, port: int) -> None:
+        """SIGKILL."""
+
+    def stop(self) -> None:
+        """Nothing of it is left."""
+
+
+class Processes:
+    """Nodes as processes of this test run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running: dict[int, subprocess.Popen[bytes]] = {}
+
+    def start(self, port: int, options: Sequence[str]) -> None:
+        home = self._folder / str(port)
+        home.mkdir(parents=True, exist_ok=True)
+        own = ("--bind", LOOPBACK, "--dir", str(home), "--logfile", str(home / "log"))
+        self._running[port] = subprocess.Popen([redis_server(), *options, *own])
+
+    def kill(self, port: int) -> None:
+        self._running[port].kill()
+        self._running[port].wait()
+
+    def stop(self) -> None:
+        for port in self._running:
+            self.kill(port)
+
+
 class Cluster:
     """Three masters that share the slots, each with a replica."""
 
-    def __init__(self, folder: Path, ports: list[int]) -> None:
-        self.folder = folder
+    def __init__(self, nodes: Nodes, ports: list[int]) -> None:
         self.ports = ports
-        self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._nodes = nodes
         for port in ports:
             self.start(port)
         self._join()
@@ -41,33 +76,24 @@ class Cluster:
         return redis.RedisCluster(host=LOOPBACK, port=self.masters()[0], require_full_coverage=False)
 
     def start(self, port: int) -> None:
-        home = self.folder / str(port)
-        home.mkdir(parents=True, exist_ok=True)
         options = {
-            "bind": LOOPBACK,
             "port": port,
-            "dir": str(home),
             "cluster-enabled": "yes",
             "cluster-config-file": "nodes.conf",
             "cluster-node-timeout": NODE_TIMEOUT_MS,
             "appendonly": "yes",
             "appendfsync": "everysec",
             "save": "",
-            "logfile": str(home / "log"),
             "repl-diskless-sync-delay": 0,
         }
-        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        self.processes[port] = subprocess.Popen([redis_server(), *words])
+        self._nodes.start(port, [word for name, value in options.items() for word in (f"--{name}", str(value))])
         wait_until(lambda: self._answers(port))
 
     def kill(self, port: int) -> None:
-        self.processes[port].kill()
-        self.processes[port].wait()
+        self._nodes.kill(port)
 
     def stop(self) -> None:
-        for process in self.processes.values():
-            process.kill()
-            process.wait()
+        self._nodes.stop()
 
     def masters(self) -> list[int]:
         """The ports of the masters that answer, as they see it themselves."""
