@@ -6,11 +6,15 @@ own instant.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyiceberg.expressions import AlwaysTrue
+from pyiceberg.io.pyarrow import ArrowScan, schema_to_pyarrow
+from pyiceberg.table import FileScanTask, Table
 
 from batch.catalog import Identifier
 from batch.duck import literal
@@ -20,6 +24,7 @@ from schemas.errors import DataError
 from schemas.event import EventSpec
 from schemas.types import TypeNotSupported, duckdb_type, from_arrow
 
+OFFSET = "kafka_offset"
 FILE_SHIFT = 1 << 36
 """Offsets of one file: more rows than any file has; the 2**27 files before it leave room in 63 bits."""
 
@@ -74,12 +79,42 @@ def check_columns(spec: EventSpec, schema: pa.Schema, where: str) -> None:
 
 def select(spec: EventSpec, columns: Iterable[str], files: Sequence[str]) -> str:
     """SQL for the events of files as a topic's would look."""
-    types = {column.name: column.type for column in spec.columns}
     # Comparing file names, row by row, costs as much as reading a column.
     numbers = f"list_position([{', '.join(map(literal, files))}], filename) - 1" if len(files) > 1 else "0::BIGINT"
+    return _select(spec, columns, read_parquet(files), f"({numbers}) * {FILE_SHIFT} + file_row_number")
+
+
+def select_rows(spec: EventSpec, columns: Iterable[str], relation: str) -> str:
+    """The same for rows of `given_batches`."""
+    return _select(spec, columns, relation, quote(OFFSET))
+
+
+def given_batches(spec: EventSpec, table: Table, tasks: Sequence[FileScanTask]) -> pa.RecordBatchReader:
+    """The events of an Iceberg table's files, wherever they are, without deleted rows; each with its offset."""
+    names = [column.name for column in spec.columns]
+    own = schema_to_pyarrow(table.schema(), include_field_ids=False)
+    schema = pa.schema([*(own.field(name).with_nullable(True) for name in names), pa.field(OFFSET, pa.int64())])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        scan = ArrowScan(table.metadata, table.io, table.schema().select(*names), AlwaysTrue())
+        for number, task in enumerate(tasks):
+            row = number * FILE_SHIFT
+            for batch in scan.to_record_batches([task]):
+                offsets = pa.array(np.arange(row, row + len(batch)))
+                # PyIceberg's batches differ in their kinds of strings; what DuckDB is told must be what comes.
+                columns = [batch.column(name) for name in names]
+                plain = pa.RecordBatch.from_arrays([*columns, offsets], names=[*names, OFFSET])
+                yield plain.cast(schema)
+                row += len(batch)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def _select(spec: EventSpec, columns: Iterable[str], relation: str, offset: str) -> str:
+    types = {column.name: column.type for column in spec.columns}
     log = {
         "kafka_partition": f"{IMPORTED}::INTEGER",
-        "kafka_offset": f"({numbers}) * {FILE_SHIFT} + file_row_number",
+        OFFSET: offset,
         "kafka_timestamp": f"CAST({quote(spec.time)} AS TIMESTAMP)",
         "kafka_key": "NULL::BLOB",
     }
@@ -89,7 +124,7 @@ def select(spec: EventSpec, columns: Iterable[str], files: Sequence[str]) -> str
         else f"CAST({quote(name)} AS {duckdb_type(types[name])}) AS {quote(name)}"
         for name in columns
     ]
-    return f"SELECT {', '.join(chosen)} FROM {read_parquet(files)} WHERE {quote(spec.time)} IS NOT NULL"
+    return f"SELECT {', '.join(chosen)} FROM {relation} WHERE {quote(spec.time)} IS NOT NULL"
 
 
 def parquet_schema(file: str) -> pa.Schema:

@@ -100,7 +100,7 @@ class _Instants:
 
 def _last_of_each(records: pa.Table) -> Ints:
     """The number of the last event of each instant that was asked for, in the order inside an entity (DESIGN §2)."""
-    asked, positions, offsets = (int64_of(records[name]) for name in ("asked", "position", "offset"))
+    asked, positions, offsets = (int64_of(records[name]) for name in ("key", "position", "offset"))
     order = np.lexsort((offsets, positions, asked))
     last: Ints = order[np.append(np.diff(asked.take(order)) != 0, True)] if len(order) else order
     return last

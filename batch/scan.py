@@ -31,7 +31,15 @@ from pyiceberg.table import FileScanTask, Table
 
 from batch.catalog import Identifier, find, load, open_catalog
 from batch.duck import FILES_MAX_ROWS, connect, literal
-from batch.given import check_columns, given_files, given_table, parquet_schema, select
+from batch.given import (
+    check_columns,
+    given_batches,
+    given_files,
+    given_table,
+    parquet_schema,
+    select,
+    select_rows,
+)
 from batch.settings import BatchSettings
 from batch.tables import BROKER_TIME, events_table
 from features.expression import quote
@@ -123,31 +131,55 @@ class Scanner:
         text = f"SELECT {names} FROM {_deduplicated(spec, 'files')}{_in_span(spec.time, span)}"
         return source.reader(text) if source.is_remote else Query(f"WITH files AS ({source.select}) {text}")
 
+    def given_log(self, spec: EventSpec, snapshot_id: int | None, start: int) -> pa.RecordBatchReader | None:
+        """The events of `path=` and `table=` from an offset on, all columns of `log_schema`, by offset."""
+        names = log_schema(spec).names
+        text = f"SELECT {', '.join(map(quote, names))} FROM {_deduplicated(spec, 'files')}"
+        return self._given_reader(
+            spec, names, snapshot_id, f"SELECT * FROM ({text}) WHERE {OFFSET} >= {start} ORDER BY {OFFSET}"
+        )
+
     def _given(
         self, spec: EventSpec, columns: Iterable[str] | None, span: Span, snapshot_id: int | None
-    ) -> Query | None:
-        """The events of `path=` and `table=`."""
+    ) -> Query | pa.RecordBatchReader | None:
+        """The events of `path=` and `table=`; as a stream where DuckDB can't read the files."""
+        names = log_schema(spec).names if columns is None else list(columns)
+        needed = [*names, *([spec.id, PARTITION, OFFSET, BROKER_TIME] if spec.id is not None else []), spec.time]
+        chosen = ", ".join(map(quote, names))
+        query = f"SELECT {chosen} FROM {_deduplicated(spec, 'files')}{_in_span(spec.time, span)}"
+        files = self._files_of(spec, snapshot_id)
+        if files is None:
+            return self._given_reader(spec, needed, snapshot_id, query)
+        return Query(f"WITH files AS ({select(spec, dict.fromkeys(needed), files)}) {query}") if files else None
+
+    def _given_reader(
+        self, spec: EventSpec, columns: Iterable[str], snapshot_id: int | None, query: str
+    ) -> pa.RecordBatchReader | None:
+        """A query over `files`, which are the events of `path=` and `table=` with these columns."""
+        files = self._files_of(spec, snapshot_id)
+        if files is None:
+            table = load(self.catalog, identifier_of(spec))
+            tasks = sorted(_plan(table, pa.schema([]), EVERYTHING, snapshot_id), key=lambda task: task.file.file_path)
+            database = self._database([])
+            database.register("given", given_batches(spec, table, tasks))
+            rows = select_rows(spec, dict.fromkeys(columns), "given")
+        elif files:
+            database = self._database(sorted({str(Path(file).parent) for file in files}))
+            rows = select(spec, dict.fromkeys(columns), files)
+        else:
+            return None
+        return database.sql(f"WITH files AS ({rows}) {query}").to_arrow_reader(FILES_MAX_ROWS)
+
+    def _files_of(self, spec: EventSpec, snapshot_id: int | None) -> list[str] | None:
+        """The files of `path=` and `table=`, by name; None where one is elsewhere or has rows deleted from it."""
         if spec.path is not None:
             files = given_files(spec)
             check_columns(spec, parquet_schema(files[0]), files[0])
-        else:
-            table = load(self.catalog, identifier_of(spec))
-            tasks = list(_plan(table, pa.schema([]), EVERYTHING, snapshot_id))
-            there = local_paths(tasks)
-            check_columns(spec, schema_to_pyarrow(table.schema(), include_field_ids=False), ".".join(table.name()))
-            if there is None:
-                raise DataError(
-                    "a table= that isn't on this machine can't be read yet", where=spec.name, got=spec.table or ""
-                )
-            files = sorted(there)
-        if not files:
-            return None
-        names = log_schema(spec).names if columns is None else list(columns)
-        needed = [*names, *([spec.id, PARTITION, OFFSET, BROKER_TIME] if spec.id is not None else [])]
-        source = select(spec, dict.fromkeys([*needed, spec.time]), files)
-        chosen = ", ".join(map(quote, names))
-        relation = _deduplicated(spec, "files")
-        return Query(f"WITH files AS ({source}) SELECT {chosen} FROM {relation}{_in_span(spec.time, span)}")
+            return files
+        table = load(self.catalog, identifier_of(spec))
+        check_columns(spec, schema_to_pyarrow(table.schema(), include_field_ids=False), ".".join(table.name()))
+        there = local_paths(list(_plan(table, pa.schema([]), EVERYTHING, snapshot_id)))
+        return None if there is None else sorted(there)
 
     def log(
         self,

@@ -208,28 +208,27 @@ class Kernel:
 
         `keys` (each once) are values of the view's one join key.
         """
-        wanted = pa.table({"name": keys, "place": pa.array(np.arange(len(keys), dtype=np.int64))})
-        text = "SELECT place AS key, t FROM ({events}) e JOIN wanted ON e.key = wanted.name"
-        return self._by_native_key(plan, relations, {"wanted": wanted}, f"{text} LIMIT {rows_max}")
+        wanted = {"wanted_key": keys, "wanted_number": np.arange(len(keys), dtype=np.int64)}
+        with self._asked_for(plan, relations, pa.table(wanted), at_instants=False) as text:
+            return self._query(f"SELECT key, t FROM ({text}) LIMIT {rows_max}")
 
     def events_at(
         self, plan: ViewPlan, relations: Sequence[Relation | None], keys: pa.Array, instants: npt.NDArray[np.int64]
     ) -> pa.Table:
-        """The events of entity `keys[i]` at `instants[i]`, for each i: as `records`, with `asked` = i, in no order."""
-        asked = pa.array(np.arange(len(keys), dtype=np.int64))
-        wanted = pa.table({"name": keys, "at": instants, "asked": asked})
-        text = "SELECT asked, e.* FROM ({events}) e JOIN wanted ON e.key = wanted.name AND e.t = wanted.at"
-        return self._by_native_key(plan, relations, {"wanted": wanted}, text)
+        """The events of entity `keys[i]` at `instants[i]`, for each i: as `records`, but `key` is i; in no order."""
+        wanted = {"wanted_key": keys, "wanted_at": instants, "wanted_number": np.arange(len(keys), dtype=np.int64)}
+        with self._asked_for(plan, relations, pa.table(wanted), at_instants=True) as text:
+            return self._query(text)
 
-    def _by_native_key(
-        self, plan: ViewPlan, relations: Sequence[Relation | None], tables: Mapping[str, pa.Table], text: str
-    ) -> pa.Table:
-        """A query over the prepared `events`, whose key is the view's one join key as it is."""
+    @contextmanager
+    def _asked_for(
+        self, plan: ViewPlan, relations: Sequence[Relation | None], wanted: pa.Table, *, at_instants: bool
+    ) -> Iterator[str]:
         self._declare_udfs(plan)
         with ExitStack() as stack:
             names = [self._relation(stack, f"source_{n}", relation) for n, relation in enumerate(relations)]
-            stack.enter_context(self._bound(tables))
-            return self._query(text.format(events=sql.events(plan, names, quote(plan.keys[0].name))))
+            stack.enter_context(self._bound({"wanted": wanted}))
+            yield sql.events(plan, names, sql.Wanted("wanted", at_instants))
 
     @contextmanager
     def _prepared(self, plan: ViewPlan, relations: Sequence[Relation | None]) -> Iterator[str]:

@@ -22,17 +22,28 @@ from schemas.types import duckdb_type, is_decimal
 SOURCE_SHIFT = 1 << 32
 
 
-def events(plan: ViewPlan, relations: list[str | None], key: str | None = None) -> str:
+def events(plan: ViewPlan, relations: list[str | None], wanted: Wanted | None = None) -> str:
     """The prepared events of all sources that have a relation. Null keys and what `where` refuses are left out.
 
-    Without any relation: the same columns, no row. `key`: other SQL for the column `key` than the entity key's text.
+    Without any relation: the same columns, no row. `wanted`: those alone that a table asks for.
     """
     parts = [
-        _events_of_source(plan, number, source, relation, key or key_text(plan.keys))
+        _events_of_source(plan, number, source, relation, wanted)
         for number, (source, relation) in enumerate(zip(plan.sources, relations, strict=True))
         if relation is not None
     ]
     return "\nUNION ALL\n".join(parts) or _no_events(plan)
+
+
+class Wanted(NamedTuple):
+    """A table that asks for events: of a value of the one join key (`wanted_key`), and where `at_instants` at one
+    (`wanted_at`, µs). `key` is then what it calls them: its column `wanted_number`.
+
+    It is joined before anything is computed: of most events nothing has to be.
+    """
+
+    table: str
+    at_instants: bool
 
 
 def key_text(keys: tuple[Column, ...]) -> str:
@@ -111,11 +122,11 @@ def input_column(cell: Cell) -> str:
     return "*" if cell.input == EVERY_EVENT else f"x{cell.input}"
 
 
-def _events_of_source(plan: ViewPlan, number: int, source: Source, relation: str, key: str) -> str:
+def _events_of_source(plan: ViewPlan, number: int, source: Source, relation: str, wanted: Wanted | None) -> str:
     time = "kafka_t" if source.mapping else quote(source.event.time)
     inputs = [f"{value(each.sql, each.type)} AS x{n}" for n, each in enumerate(plan.inputs)]
     columns = [
-        f"{key} AS key",
+        f"{key_text(plan.keys) if wanted is None else 'wanted_number'} AS key",
         f"epoch_us({time}) AS t",
         f"({number * SOURCE_SHIFT}::BIGINT + kafka_partition + 1) AS position",
         'kafka_offset AS "offset"',
@@ -125,7 +136,10 @@ def _events_of_source(plan: ViewPlan, number: int, source: Source, relation: str
     if plan.where is not None:
         conditions.append(f"TRY({plan.where})")
     listed = ",\n  ".join(columns)
-    return f"SELECT {listed}\nFROM {_renamed(source, relation)}\nWHERE {' AND '.join(conditions)}"
+    asked = "" if wanted is None else f"\nJOIN {wanted.table} ON {quote(plan.keys[0].name)} = wanted_key"
+    if wanted is not None and wanted.at_instants:
+        asked += f" AND epoch_us({time}) = wanted_at"
+    return f"SELECT {listed}\nFROM {_renamed(source, relation)}{asked}\nWHERE {' AND '.join(conditions)}"
 
 
 def _no_events(plan: ViewPlan) -> str:

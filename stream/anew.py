@@ -43,13 +43,15 @@ def fold_anew(
     history: History | None,
     stop: threading.Event,
     progress: Callable[[AnewProgress], None] = lambda _: None,
+    given: Mapping[str, bytes] | None = None,
 ) -> bool:
     """Folds the plans up to where their topics end now; False where `stop` was set before.
 
-    What was folded already, by an earlier attempt or by a worker, is not folded again. Raises DeliveryError where
+    `given`: what the tables and files among their sources hold now, by the log's name (stream/given.py). What was
+    folded already, by an earlier attempt or by a worker, is not folded again. Raises DeliveryError where
     events would be skipped, ConfigError where a topic does not exist.
     """
-    job, targets = _job(plans, definitions, events, settings, history)
+    job, targets = _job(plans, definitions, events, settings, history, given or {})
     job.start()
     while job.is_alive() and not stop.is_set():
         for place, target in targets.items():
@@ -71,20 +73,22 @@ def _job(
     events: Mapping[str, type[Event]],
     settings: StreamSettings,
     history: History | None,
+    given: Mapping[str, bytes],
 ) -> tuple[BringUp, dict[Place, int]]:
     """The reader, and up to where it reads each partition."""
-    named = {spec.topic: name for name, spec in definitions.events.items() if spec.topic is not None}
+    named = {spec.log_name: name for name, spec in definitions.events.items()}
     read = {s.event.topic for plan in plans.values() for s in plan.sources if s.event.topic is not None}
     admin = admin_client(settings)
     topics = describe_topics(admin, read)
     if missing := sorted(read - topics.keys()):
         raise ConfigError("topics of the view don't exist", got=", ".join(missing), hint="run `headrace apply`")
-    identities = {name: topic.id for name, topic in topics.items()}
+    identities = {**{name: topic.id for name, topic in topics.items()}, **given}
     folds = {
         name: ViewFold(plan, Positions(plan, identities), expires=not definitions.read_by_event_clock(name))
         for name, plan in plans.items()
     }
-    landed = {} if history is None else {(t, p): end for t in read for p, end in history.offsets(t).items()}
+    logs = {*read, *given}
+    landed = {} if history is None else {(t, p): end for t in logs for p, end in history.offsets(t).items()}
     held = ranges(admin, [(topic.name, partition) for topic in topics.values() for partition in topic.partitions])
     _adopt(folds, settings)
     places: dict[Place, frozenset[str]] = {}
@@ -102,7 +106,7 @@ def _job(
             )
         places[place] = frozenset(readers)
     targets = {place: held[place].end if place in held else landed[place] for place in places}
-    used = {str(topic): events[name] for topic, name in named.items() if topic in read}
+    used = {log: events[name] for log, name in named.items() if log in logs}
     return BringUp(folds, places, used, settings, history, landed), targets
 
 

@@ -24,12 +24,14 @@ EXPECTATION = struct.Struct("<Ii16sqqq")
 class Positions:
     """The offsets and newest events of one view's shards, for the partitions that one reader feeds it.
 
-    `topic_ids` names the topics as they are now. A partition's offsets are by shard, NO_ENTRY where there is none.
+    `topic_ids` names the topics as they are now, and for tables and files (by the log's name) what they hold now. A
+    partition's offsets are by shard, NO_ENTRY where there is none.
     """
 
     def __init__(self, plan: ViewPlan, topic_ids: Mapping[str, bytes]) -> None:
         self.plan = plan
-        self.sources = {n: source.event.topic for n, source in enumerate(plan.sources) if source.event.topic}
+        self.sources = {n: source.event.log_name for n, source in enumerate(plan.sources)}
+        self._given = {source.event.log_name for source in plan.sources if source.event.topic is None}
         self._topic_ids = topic_ids
         self._offsets: dict[tuple[int, int], Ints] = {}
         self._newest: dict[tuple[int, int], Ints] = {}
@@ -133,7 +135,7 @@ class Positions:
         return rows[entry]
 
     def _topic_id(self, topic: str, partition: int) -> bytes:
-        return NO_TOPIC if partition == IMPORTED else self._topic_ids[topic]
+        return NO_TOPIC if partition == IMPORTED and topic not in self._given else self._topic_ids[topic]
 
     def _check_topic(self, source: int, partition: int, identity: bytes) -> None:
         topic = self.sources.get(source)

@@ -35,14 +35,14 @@ class ViewFold:
         self._script = merge_script(plan)
         self._expires = b"1" if expires else b"0"
         self._hashes = has_variable_cells(plan)
-        self._times = {source.event.topic: source.event.time for source in plan.sources if source.event.topic}
+        self._times = {source.event.log_name: source.event.time for source in plan.sources}
 
     def calls(self, kernel: Kernel, batch: MicroBatch) -> list[Call]:
         """The calls of the shards that get rows, in the order in which they must run; `positions` takes them as done.
 
         Shards without rows stay where they are, until `advance`.
         """
-        tables = [batch.tables.get(source.event.topic or "") for source in self.plan.sources]
+        tables = [batch.tables.get(source.event.log_name) for source in self.plan.sources]
         if not any(table is not None and len(table) for table in tables):
             return []
         deltas = kernel.fold(self.plan, tables, self.positions.floors(batch))

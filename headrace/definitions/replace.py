@@ -40,14 +40,18 @@ def bring_up(
         waiting = f"; waiting: {progress.waiting_for}" if progress.waiting_for else ""
         report(f"folding {names} beside the old: {progress.folded:,} of {progress.of:,} events{waiting}")
 
+    history = IcebergHistory(settings_for(BatchSettings, settings), definitions)
+    sources = [source.event for name in views for source in definitions.views[name].sources]
+    given = {spec.log_name: history.identity(spec.log_name) for spec in sources if spec.topic is None}
     with stop_on_signals() as stop:
         done = fold_anew(
             {name: definitions.views[name] for name in views},
             definitions,
             events,
             settings_for(StreamSettings, settings),
-            history=IcebergHistory(settings_for(BatchSettings, settings)),
+            history=history,
             stop=stop,
+            given=given,
             progress=_seldom(tell),
         )
     if not done:

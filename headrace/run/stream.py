@@ -15,7 +15,7 @@ from headrace.terminal.ticker import ticker
 from headrace.wiring import Project, event_types_of
 from stream.enrich import LATE_COUNTS, WRITTEN, Lookup
 from stream.enriching import work_enriching
-from stream.history import History
+from stream.given import GivenHistory, fold_given
 from stream.report import WorkerReport
 from stream.settings import StreamSettings
 from stream.worker import run_worker
@@ -24,12 +24,14 @@ from stream.worker import run_worker
 def run_stream(runner: str, until_caught_up: bool, metrics_port: int | None, json: bool) -> None:
     """Run until a signal, or until caught up; then say what was done."""
     settings = read_settings(StreamSettings, metrics_port=metrics_port)
-    history = _history(settings)
 
     def work(project: Project, stop: threading.Event) -> WorkerReport:
+        history = _history(settings, project.definitions)
         with ticker(f"folding {', '.join(project.definitions.views)}") as tick:
 
             def fold(stop: threading.Event) -> WorkerReport:
+                if history is not None:
+                    fold_given(project.definitions, project.events, settings, history, stop)
                 return run_worker(
                     project.definitions,
                     project.events,
@@ -60,15 +62,15 @@ def run_stream(runner: str, until_caught_up: bool, metrics_port: int | None, jso
         print_json(_as_json(reports))
 
 
-def _history(settings: StreamSettings) -> History | None:
-    """The event log in Iceberg; None on a host without it: what Kafka has deleted can't be restored there."""
+def _history(settings: StreamSettings, definitions: Definitions) -> GivenHistory | None:
+    """The event log in Iceberg, tables and files; None on a host without it: there, views come from Kafka alone."""
     try:
         from batch.history import IcebergHistory
         from batch.settings import BatchSettings
     except ModuleNotFoundError as error:
         say(f"{error.name} is not installed: views are restored from Kafka alone (pip install 'headrace[batch]')")
         return None
-    return IcebergHistory(settings_for(BatchSettings, settings))
+    return IcebergHistory(settings_for(BatchSettings, settings), definitions)
 
 
 def _lookup(settings: StreamSettings, definitions: Definitions) -> Lookup:
