@@ -83,8 +83,8 @@ class _Run:
             return
         served = served.take(pa.array(index))
         checkpoints = [checkpoints[n] for n in index]
-        comparable = self._comparable([fingerprints[n] for n in index])
-        self._compare(served, checkpoints, comparable)
+        same_views = self._same_views([fingerprints[n] for n in index])
+        self._compare(served, checkpoints, self._comparable(served, same_views))
 
     def _compare(self, served: pa.Table, checkpoints: list[dict[str, Limit]], comparable: Mapping[str, Bools]) -> None:
         columns = join_key_columns(self._definitions, self._service)
@@ -121,7 +121,7 @@ class _Run:
             values = served[column.name].combine_chunks()
             bitwise = pair not in self._inexact
             computed, then, now = (_like(each[column.name], values) for each in (exact, by_then, by_now))
-            same_meaning = comparable[pair[0]]
+            same_meaning = comparable[column.name]
             defect = same_meaning & differs(values, computed, bitwise)
             changed = same_meaning & ~defect & differs(values, now, bitwise)
             lagged = changed & differs(values, then, bitwise)
@@ -131,7 +131,7 @@ class _Run:
             self._note(served, column.name, Cause.LAG, np.flatnonzero(lagged), now)
             self._note(served, column.name, Cause.LATE, np.flatnonzero(changed & ~lagged), now)
             self._count(Cause.DEFINITION, int((~same_meaning).sum()))
-        compared = np.logical_or.reduce([comparable[view] for view, _ in self._pairs])
+        compared = np.logical_or.reduce(list(comparable.values()))
         self.report.compared += int(compared.sum())
         self.report.equal += int((compared & ~wrong).sum())
         self.report.known_now_equal += int((compared & ~outdated).sum())
@@ -166,7 +166,17 @@ class _Run:
                 return False
         return True
 
-    def _comparable(self, fingerprints: Sequence[Mapping[str, str]]) -> dict[str, Bools]:
+    def _comparable(self, served: pa.Table, same_views: Mapping[str, Bools]) -> dict[str, Bools]:
+        """For each column, which vectors were served with it, and with its meaning of today."""
+        texts = served["features"].to_pylist() if "features" in served.column_names else [None] * len(served)
+        had = {text: None if text is None else set(json.loads(text)) for text in set(texts)}
+        names = [had[text] for text in texts]
+        return {
+            column.name: same_views[view] & np.array([each is None or column.name in each for each in names], np.bool_)
+            for column, (view, _) in zip(self._columns, self._pairs, strict=True)
+        }
+
+    def _same_views(self, fingerprints: Sequence[Mapping[str, str]]) -> dict[str, Bools]:
         """For each view of the service, which vectors were computed with its meaning of today."""
         plans = self._definitions.views
         same = {

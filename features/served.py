@@ -1,9 +1,9 @@
 """Served vectors as they are logged: the table `served.<service>`, and the JSON message of one vector.
 
-A vector is logged with all that it takes to compute it again: keys, request columns, values, its instant, the views'
-fingerprints, and the checkpoints of the shards that it was read from. DOUBLEs go through JSON bit for bit (the shortest
-text that reads back as the same number); bytes are base64, instants µs and dates days since 1970, decimals text, maps
-pairs.
+A vector is logged with all that it takes to compute it again: keys, request columns, values, its instant, the features
+that the service had, the views' fingerprints, and the checkpoints of the shards that it was read from. DOUBLEs go
+through JSON bit for bit (the shortest text that reads back as the same number); bytes are base64, instants µs and dates
+days since 1970, decimals text, maps pairs.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def served_topic(service: str) -> str:
 def served_schema(definitions: Definitions, service: ServicePlan) -> pa.Schema:
     """The table `served.<service>`: a logged vector with what it takes to compute it again.
 
+    `features`: JSON [view__feature], those that the service had; null in vectors that were logged without.
     `fingerprints`: JSON {view: fingerprint}, derived views too. `checkpoints`: JSON {view: [[source, partition,
     offset], …]} of the shard that the entity's row was read from. The instant is naive UTC.
     """
@@ -53,6 +54,7 @@ def served_schema(definitions: Definitions, service: ServicePlan) -> pa.Schema:
         [
             pa.field("instant", pa.timestamp("us"), nullable=False),
             *(pa.field(column.name, arrow_type(column.type)) for column in columns),
+            pa.field("features", pa.string()),
             pa.field("fingerprints", pa.string(), nullable=False),
             pa.field("checkpoints", pa.string(), nullable=False),
             *KAFKA_COLUMNS,

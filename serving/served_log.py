@@ -139,6 +139,7 @@ def served_columns(vectors: Vectors, chosen: list[int]) -> dict[str, list[Any]]:
         columns[name] = [v if ok else None for v, ok in zip(plain, values.valid[chosen].tolist(), strict=True)]
     fingerprints = {view.read.plan.name: view.read.plan.fingerprint for view in vectors.views}
     fingerprints |= {plan.name: plan.fingerprint for plan in vectors.reading.derived}
+    columns["features"] = [orjson.dumps(vectors.reading.full_names).decode()] * len(chosen)
     columns["fingerprints"] = [orjson.dumps(fingerprints).decode()] * len(chosen)
     columns["checkpoints"] = [_checkpoints(vectors, n) for n in chosen]
     return columns

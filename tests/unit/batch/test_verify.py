@@ -201,3 +201,16 @@ def test_vectors_ahead_of_the_lander_wait_and_other_meanings_are_not_compared(
 def test_nothing_served(definitions: Definitions, settings: BatchSettings) -> None:
     assert verify(definitions, SERVICE, settings) == VerifyReport(SERVICE, within_tolerance=["orders__spread_24h"])
     assert load(open_catalog(settings), ("verified", "runs")).scan().count() == 1
+
+
+def test_a_feature_that_the_service_did_not_have_yet_is_no_defect(
+    definitions: Definitions, settings: BatchSettings, land: Land, served: Served
+) -> None:
+    events = [order("a", 0, 1.0, note=None) | {"partition": 0, "offset": 0}]
+    land(Order, events)
+    good = vector(events, "a", START + timedelta(minutes=10), {0: 1})
+    features = [name for name in good if name.startswith("orders__") and name != "orders__n_1h"]
+    served.log([good, good | {"features": json.dumps(features), "orders__n_1h": None}])
+    report = verify(definitions, SERVICE, settings)
+    assert (report.compared, report.equal, report.defects) == (2, 2, 0)
+    assert report.by_cause == {"definition": 1}

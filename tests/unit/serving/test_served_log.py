@@ -83,6 +83,8 @@ def test_a_logged_vector_holds_what_it_takes_to_compute_it_again(online: Online,
         assert table[full].to_pylist() == [served[name] for name in sampled]
     instant = answers[0]["headrace"]["instants"][0]
     assert {f"{each.isoformat()}Z" for each in table["instant"].to_pylist()} == {instant}
+    served_names = [f"{s.view}__{name}" for s in definitions.services["replay"].selections for name in s.features]
+    assert set(table["features"].to_pylist()) == {orjson.dumps(served_names).decode()}
     for fingerprints, checkpoints in zip(
         table["fingerprints"].to_pylist(), table["checkpoints"].to_pylist(), strict=True
     ):
