@@ -120,12 +120,13 @@ def measure(url: str, body: Path, pid: int, seconds: float, mode: str = "closed"
 Server = Callable[[str], Any]
 
 
-def headrace(online: Online, folder: Path, port: int) -> Any:
+def headrace(online: Online, folder: Path, port: int, workers: int = 1) -> Any:
     environment = {
         "HEADRACE_HOME": str(folder / "headrace"),
         "HEADRACE_PROJECT": online.definitions.project,
         "HEADRACE_REDIS_URL": online.url,
         "HEADRACE_SERVE_PORT": str(port),
+        "HEADRACE_SERVE_WORKERS": str(workers),
     }
     return process(["-c", HEADRACE], port, environment)
 
@@ -207,7 +208,7 @@ def check_same(ours: str, by_hand: str, body: Path) -> None:
 
 
 def test_at_a_fixed_rate_of_arrivals(online: Online, folder: Path) -> None:
-    """Latency from the moment at which a request is due, at a third of what the worker can do."""
+    """Latency from the moment at which a request is due, at shares of what the worker can do."""
     port = free_port()
     body = body_of(folder, "ten", 1)
     with headrace(online, folder, port) as ours:
@@ -231,8 +232,35 @@ def test_ten_times_the_load_is_shed(online: Online, folder: Path) -> None:
         print("\n", run)
         assert set(run["statuses"]) == {"200", "503"}
         assert run["broken"] == 0
-        after = httpx.post(url, content=body.read_bytes(), headers={"content-type": "application/json"})
+        # What it had taken on is still under way, for clients that are gone: Retry-After says when that is over.
+        headers = {"content-type": "application/json"}
+        after = httpx.post(url, content=body.read_bytes(), headers=headers)
+        if after.status_code == 503:
+            time.sleep(int(after.headers["retry-after"]))
+            after = httpx.post(url, content=body.read_bytes(), headers=headers)
         assert after.status_code == 200
+
+
+def test_workers_scale_over_cores(online: Online, folder: Path) -> None:
+    """One worker and two, each with eight connections a worker.
+
+    The load and Redis take their share of the same cores, so on two cores the second worker can't double the rate; what
+    is held is that a worker's own price for a request stays what it was.
+    """
+    print()
+    for case in ("ten", "windows"):
+        body = body_of(folder, case, CASES[case])
+        cpu_us = {}
+        for workers in (1, 2):
+            port = free_port()
+            with headrace(online, folder, port, workers) as ours:
+                url = f"http://127.0.0.1:{port}/get-online-features"
+                measure(url, body, ours.pid, 1, amount=CONNECTIONS * workers)
+                run = measure(url, body, ours.pid, SECONDS, amount=CONNECTIONS * workers)
+            assert set(run["statuses"]) == {"200"}
+            cpu_us[workers] = run["cpu_us"]
+            print(f"{case:8} {workers} workers: {run['rate']:>8}/s p99 {run['ms']['p99']} ms {run['cpu_us']} µs CPU")
+        assert cpu_us[2] < 1.5 * cpu_us[1]
 
 
 def test_the_sdk_in_process(online: Online, folder: Path) -> None:
