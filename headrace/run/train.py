@@ -12,6 +12,7 @@ from typing import Literal
 import pyarrow as pa
 import typer
 
+from batch.capabilities import check_engine
 from batch.manifest import manifest_path, parse_pins, release, reproduce, write_training_set
 from batch.settings import BatchSettings
 from batch.training import training_set
@@ -43,6 +44,7 @@ def run_train(wanted: Wanted, json: bool) -> None:
     check_target(wanted.out)
     if not wanted.rows.is_file():
         raise RequestError("there is no such file of rows", got=str(wanted.rows), hint="name a Parquet, CSV or Arrow")
+    check_engine(wanted.engine, wanted.known_at)
     pins = parse_pins(wanted.snapshots)
     settings = read_settings(BatchSettings, memory_limit=wanted.memory_limit)
     definitions = evaluable_definitions(settings)
@@ -79,10 +81,6 @@ def run_train(wanted: Wanted, json: bool) -> None:
 
 def _on_spark(wanted: Wanted, definitions: Definitions, settings: BatchSettings, pins: dict[str, int]) -> pa.Table:
     """The same values by many machines: no manifest, and what was true at each instant alone."""
-    if wanted.known_at != "event":
-        raise RequestError(
-            "Spark computes what was true at each instant", got=f"--known-at {wanted.known_at}", hint="--engine local"
-        )
     try:
         from batch.spark import spark_training_set
         from schemas.spark import session
