@@ -16,7 +16,7 @@ export UV_PROJECT_ENVIRONMENT := $(VENV)
 export UV_PYTHON_DOWNLOADS    := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow lint bench faults spark clean
+.PHONY: help setup demo test slow lint bench faults spark flink clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -46,9 +46,14 @@ faults: setup ## kill, pause and roll back real services while values are checke
 spark: $(SPARK) ## install Spark (needs Java 17) and run what runs on it
 	@$(RUN)/pytest -m spark
 
+flink: $(READY) ## install PyFlink (needs Java 17), in .venv-flink, for the bench to run beside
+	@[ -x .venv-flink/bin/python ] || $(PYTHON) -m venv .venv-flink
+	@.venv-flink/bin/python -m pip install --quiet --disable-pip-version-check apache-flink==2.3.0 redis==7.4.1
+	@$(RUN)/python -m headrace.local.jars flink
+
 clean: ## stop the local services and delete .venv and all caches; data in HEADRACE_HOME stays
 	@if [ -x $(RUN)/headrace ]; then $(RUN)/headrace down; fi
-	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .venv-flink .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is newer than everything that decides what is in .venv, so a second run does nothing and stays offline.

@@ -9,8 +9,6 @@ from typing import NamedTuple
 from schemas.errors import DataError
 
 WINDOW_S = 60.0
-REJECTS_MIN = 1_000
-"""A few hundred bad messages are a mistake that somebody will find in the rejects, whatever their share."""
 
 
 class _Sample(NamedTuple):
@@ -20,10 +18,14 @@ class _Sample(NamedTuple):
 
 
 class RejectAlarm:
-    """Watches the share of rejected messages over the last minute of work. `clock` counts seconds."""
+    """Watches the share of rejected messages over the last minute of work. `clock` counts seconds.
 
-    def __init__(self, share_max: float, clock: Callable[[], float]) -> None:
+    Fewer than `rejects_min` in the minute are no share of anything: one bad message of three stops nobody.
+    """
+
+    def __init__(self, share_max: float, rejects_min: int, clock: Callable[[], float]) -> None:
         self._share_max = share_max
+        self._rejects_min = rejects_min
         self._clock = clock
         self._samples: deque[_Sample] = deque([_Sample(clock(), 0, 0)])
 
@@ -36,7 +38,7 @@ class RejectAlarm:
             self._samples.popleft()
         first = self._samples[0]
         bad, all_ = rejected - first.rejected, rejected + events - first.rejected - first.events
-        if bad >= REJECTS_MIN and bad > self._share_max * all_:
+        if bad >= self._rejects_min and bad > self._share_max * all_:
             raise DataError(
                 "the worker stops: too many messages are rejected",
                 got=f"{bad:,} of {all_:,} within a minute, {bad / all_:.0%}; {self._share_max:.0%} are accepted",

@@ -30,6 +30,8 @@ class StreamSettings(ConnectionSettings):
     """How often a running worker asks whether its topics are still the ones it began with."""
     rejects_share_max: Annotated[float, Field(gt=0, le=1)] = 0.05
     """Beyond this share of rejected messages over a minute the worker stops: that is a broken producer."""
+    rejects_min: Annotated[int, Field(ge=1)] = 20
+    """Fewer rejected messages than this within the minute stop no worker, whatever their share."""
     from_earliest: bool = False
     """Whether a view without any state may begin with the oldest event of Kafka where older ones are gone."""
     metrics_host: str = "127.0.0.1"

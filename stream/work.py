@@ -56,7 +56,7 @@ class Work:
         self._tell = tell
         self._rejects = Rejects(settings)
         self._intake = Intake(streamed.events, self._rejects, settings.schema_registry)
-        self._alarm = RejectAlarm(settings.rejects_share_max, time.monotonic)
+        self._alarm = RejectAlarm(settings.rejects_share_max, settings.rejects_min, time.monotonic)
         self._patience = Patience(stop, settings.retry_max_s, wait)
         self._fold_patience = Patience(stop, settings.retry_max_s, stop.wait)
         self._kernel = Kernel()

@@ -1,7 +1,8 @@
 """Jars: resolved by Maven coordinates, checked against the recorded hashes, kept in the environment's folder.
 
 `python -m headrace.local.jars` fetches Kafka's; set-up runs it, so that starting Kafka never needs the network.
-`python -m headrace.local.jars spark` fetches Spark's connector to Kafka; `make spark` runs it.
+`python -m headrace.local.jars spark` fetches Spark's connector to Kafka; `make spark` runs it. `… flink` fetches Flink's;
+`make flink` runs it.
 """
 
 import hashlib
@@ -52,6 +53,9 @@ SPARK = JarSet(
         "org.apache.spark:spark-token-provider-kafka-0-10_2.13:4.0.0",
     ),
 )
+# For the bench alone: what PyFlink, in an environment of its own, reads Kafka with.
+FLINK = JarSet("Flink's connector to Kafka", "flink-2.3", ("org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2",))
+SETS = {"": KAFKA, "spark": SPARK, "flink": FLINK}
 FETCH_TIMEOUT_S = 600
 READ_TIMEOUT_S = 60
 
@@ -132,6 +136,6 @@ def _check(got: dict[str, str], jars: JarSet) -> None:
 
 if __name__ == "__main__":
     try:
-        fetch(SPARK if sys.argv[1:] == ["spark"] else KAFKA)
+        fetch(SETS["".join(sys.argv[1:])])
     except JarsError as error:
         sys.exit(f"error: {error}")

@@ -85,7 +85,7 @@ class SparkRunner:
         self._ends: dict[Place, int] = {}
         self._counts: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
-        self._alarm = RejectAlarm(settings.rejects_share_max, time.monotonic)
+        self._alarm = RejectAlarm(settings.rejects_share_max, settings.rejects_min, time.monotonic)
         self._bringing_up: BringUp | None = None
         self._monitor = open_monitor(settings)
         self._caught_up = False

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from headrace.local.jars import FLINK as CONNECTOR
 from tests.bench.freshness import PROBE, Freshness, freshness, noise
 from tests.bench.stream_work import EVENTS, Bench, fold_rate, used, workers
 from tests.bench.test_stream import say
@@ -143,7 +144,7 @@ def _what(bench: Bench) -> dict[str, object]:
 
 
 def _flink_what(bench: Bench, hops_ms: Sequence[int]) -> Mapping[str, object]:
-    jars = [str(jar.resolve()) for jar in sorted(FLINK.glob("share/headrace/*/*.jar"))]
+    jars = [str(jar) for jar in sorted(CONNECTOR.folder.glob("*.jar"))]
     return _what(bench) | {"jars": jars, "parallelism": CORES, "mode": "thread", "hops_ms": list(hops_ms)}
 
 

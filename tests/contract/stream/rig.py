@@ -17,7 +17,7 @@ from functools import partial
 from typing import NamedTuple
 
 import orjson
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from pydantic import ValidationError
 
 from features import Count, Entity, FeatureView, Last, Max, Min, Sum
@@ -125,7 +125,12 @@ class Rig:
     def log(self, topic: str | None = None) -> list[Logged]:
         """All messages of the topic, by partition and offset."""
         consumer = Consumer(
-            {"bootstrap.servers": self.kafka, "group.id": uuid.uuid4().hex, "enable.auto.commit": False}
+            {
+                "bootstrap.servers": self.kafka,
+                "group.id": uuid.uuid4().hex,
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+            }
         )
         name = topic or self.topic
         found: list[Logged] = []
@@ -133,15 +138,16 @@ class Rig:
             partitions = consumer.list_topics(name, timeout=10).topics[name].partitions
             places = [TopicPartition(name, partition) for partition in partitions]
             ranges = {p.partition: consumer.get_watermark_offsets(p, timeout=10) for p in places}
-            left = {p: end for p, (low, end) in ranges.items() if end > low}
+            left = {p for p, (low, end) in ranges.items() if end > low}
             consumer.assign([TopicPartition(name, p, ranges[p][0]) for p in left])
             while left:
                 for message in consumer.consume(10_000, 0.2):
-                    assert message.error() is None, message.error()
+                    if (error := message.error()) is not None:
+                        assert error.code() == KafkaError._PARTITION_EOF, error
+                        left.discard(message.partition())
+                        continue
                     stamp = message.timestamp()[1] * 1_000
                     found.append(Logged(message.partition(), message.offset(), stamp, message.value() or b""))
-                    if message.offset() + 1 >= left.get(message.partition(), 0):
-                        left.pop(message.partition(), None)
         finally:
             consumer.close()
         return sorted(found)

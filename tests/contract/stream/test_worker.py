@@ -150,3 +150,17 @@ def test_a_runner_that_does_not_exist(rig: Rig) -> None:
     rig.runner = "flink"
     with pytest.raises(ConfigError, match="there are: confluent, faust, spark"):
         rig.work()
+
+
+def test_a_new_view_reads_old_bad_messages_again_and_rejects_none_of_them_twice(new_rig: Callable[..., Rig]) -> None:
+    rig = new_rig()
+    rig.produce(clicks(300, bad_every=10))
+    assert rig.work(rejects_share_max=1.0).rejected_total == 30
+    fresh = new_rig(name=rig.name, views=2)
+    assert fresh.work(rejects_share_max=1.0).rejected_total == 0
+    fresh.produce(clicks(100, bad_every=10))
+    assert fresh.work(rejects_share_max=1.0).rejected_total == 10
+    places = [(r.partition, r.offset) for r in rig.rejections()]
+    assert len(places) == len(set(places)) == 40
+    for view in fresh.definitions.views.values():
+        fresh.check_drained(fresh.log(), view)

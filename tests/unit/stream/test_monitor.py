@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from schemas.errors import ConfigError, DataError
 from schemas.rejection import Reason
-from stream.alarm import REJECTS_MIN, RejectAlarm
+from stream.alarm import RejectAlarm
 from stream.monitor import WorkerMonitor
 from stream.report import BringUpProgress, PlaceProgress, WorkerReport
 
@@ -81,7 +81,7 @@ class Clock:
 
 def test_too_many_rejects_within_a_minute_stop_the_worker() -> None:
     clock = Clock()
-    alarm = RejectAlarm(0.05, clock)
+    alarm = RejectAlarm(0.05, 20, clock)
     for second in range(200):
         clock.now = second
         alarm.check(events=second * 1_000, rejected=second * 50)
@@ -90,11 +90,12 @@ def test_too_many_rejects_within_a_minute_stop_the_worker() -> None:
         alarm.check(events=200_000, rejected=15_000)
 
 
-def test_a_few_hundred_bad_messages_do_not() -> None:
+def test_a_few_bad_messages_do_not_whatever_their_share() -> None:
     clock = Clock()
-    alarm = RejectAlarm(0.05, clock)
-    alarm.check(events=0, rejected=REJECTS_MIN - 1)
+    alarm = RejectAlarm(0.05, 20, clock)
+    alarm.check(events=2, rejected=1)
+    alarm.check(events=2, rejected=19)
     clock.now = 61
-    alarm.check(events=0, rejected=REJECTS_MIN + 10)
-    with pytest.raises(DataError):
-        alarm.check(events=0, rejected=2 * REJECTS_MIN + 10)
+    alarm.check(events=2, rejected=20)
+    with pytest.raises(DataError, match="57 of 57"):
+        alarm.check(events=2, rejected=58)
