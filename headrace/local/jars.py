@@ -1,8 +1,8 @@
 """Jars: resolved by Maven coordinates, checked against the recorded hashes, kept in the environment's folder.
 
 `python -m headrace.local.jars` fetches Kafka's; set-up runs it, so that starting Kafka never needs the network.
-`python -m headrace.local.jars spark` fetches Spark's connector to Kafka; `make spark` runs it. `… flink` fetches Flink's;
-`make flink` runs it.
+`python -m headrace.local.jars spark` fetches Spark's connector to Kafka; `make spark` runs it.
+`python -m headrace.local.jars flink` fetches Flink's, for the bench; `make flink` runs it.
 """
 
 import hashlib
