@@ -10,6 +10,7 @@ from batch.land_report import LandReport
 from batch.settings import BatchSettings
 from headrace.definitions.follow import run_following
 from headrace.settings import read_settings
+from headrace.terminal.logs import log_to_stderr
 from headrace.terminal.output import print_json, say
 from headrace.terminal.stopping import stop_on_signals
 from headrace.terminal.ticker import ticker
@@ -18,6 +19,7 @@ from headrace.wiring import Project
 
 def run_land(until_caught_up: bool, metrics_port: int | None, json: bool) -> None:
     """Run until a signal, or until caught up; then say what was done."""
+    log_to_stderr()
     settings = read_settings(BatchSettings, metrics_port=metrics_port)
 
     def work(project: Project, stop: threading.Event) -> LandReport:

@@ -9,6 +9,7 @@ from typing import Any
 from features.plan import Definitions
 from headrace.definitions.follow import run_following
 from headrace.settings import read_settings, settings_for
+from headrace.terminal.logs import log_to_stderr
 from headrace.terminal.output import print_json, say
 from headrace.terminal.stopping import stop_on_signals
 from headrace.terminal.ticker import ticker
@@ -23,6 +24,7 @@ from stream.worker import run_worker
 
 def run_stream(runner: str, until_caught_up: bool, metrics_port: int | None, json: bool) -> None:
     """Run until a signal, or until caught up; then say what was done."""
+    log_to_stderr()
     settings = read_settings(StreamSettings, metrics_port=metrics_port)
 
     def work(project: Project, stop: threading.Event) -> WorkerReport:
