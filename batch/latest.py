@@ -7,7 +7,6 @@ is several times faster than batch/chunks.py, which sorts whole events, but all 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +33,6 @@ def latest_values(
     instants: Ints,
     kernel: Kernel,
     relations: Sequence[Relation | None],
-    threads: int,
 ) -> list[Values] | None:
     """The features of the entities with the rows' join key, at one instant each; None where this can't be done here.
 
@@ -50,7 +48,7 @@ def latest_values(
     if len(events) > EVENTS_MAX:
         return None
     places = int64_of(encoded.indices)
-    found, newest = _Instants(events, threads).newest_before(places, instants)
+    found, newest = _Instants(events).newest_before(places, instants)
     found &= pc.is_valid(encoded).to_numpy(zero_copy_only=False)
     del events
     asked = np.flatnonzero(found)
@@ -63,7 +61,7 @@ def latest_values(
 class _Instants:
     """Events sorted by entity and instant, which are one integer."""
 
-    def __init__(self, events: pa.Table, threads: int) -> None:
+    def __init__(self, events: pa.Table) -> None:
         keys, times = int64_of(events["key"]), int64_of(events["t"])
         entities = int(keys.max(initial=-1)) + 1
         self._ranks: Ints | None = None
@@ -75,7 +73,8 @@ class _Instants:
             self._shift = len(self._ranks).bit_length()
         numbers = keys << self._shift
         numbers += times - self._least if self._ranks is None else np.searchsorted(self._ranks, times)
-        self._sorted = _sorted(numbers, keys, entities, threads)
+        numbers.sort()
+        self._sorted = numbers
 
     def newest_before(self, keys: Ints, instants: Ints) -> tuple[npt.NDArray[np.bool_], Ints]:
         """For each query whether its entity has an event before the instant, and the newest one's instant."""
@@ -104,14 +103,3 @@ def _last_of_each(records: pa.Table) -> Ints:
     order = np.lexsort((offsets, positions, asked))
     last: Ints = order[np.append(np.diff(asked.take(order)) != 0, True)] if len(order) else order
     return last
-
-
-def _sorted(numbers: Ints, keys: Ints, entities: int, threads: int) -> Ints:
-    """The numbers in order; they come by keys first: each thread sorts a range of keys."""
-
-    def part(number: int) -> Ints:
-        low, high = entities * number // threads, entities * (number + 1) // threads
-        return np.sort(numbers[(keys >= low) & (keys < high)])
-
-    with ThreadPoolExecutor(threads) as pool:
-        return np.concatenate(list(pool.map(part, range(threads))))

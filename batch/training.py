@@ -148,7 +148,7 @@ def view_values(
     """
     relations = source.relations(plan, span_of(plan, features, instants))
     if limits is None and not mark:
-        latest = latest_values(plan, features, rows, instants, kernel, relations, threads)
+        latest = latest_values(plan, features, rows, instants, kernel, relations)
         if latest is not None:
             return latest
     queries = Queries(kernel.entity_keys(plan, rows), instants)

@@ -59,7 +59,12 @@ def test_ten_million_events_a_million_rows(tmp_path: Path, capsys: pytest.Captur
 def test_latest_values_beside_feasts_duckdb_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     home = tmp_path / "home"
     feast_join.make(home, 2_000_000, 200_000)
-    theirs, ours = (run_script(feast_join.__file__, work, home) for work in ("feast", "ours"))
+    theirs, ours = (
+        min(
+            (run_script(feast_join.__file__, work, home) for _ in range(2)), key=lambda result: float(result["seconds"])
+        )
+        for work in ("feast", "ours")
+    )
     with capsys.disabled():
         print(f"\n200,000 rows over 2 M facts of 10 columns, {os.cpu_count()} cores")
         for name, result in (("headrace", ours), ("Feast's DuckDB store", theirs)):
