@@ -62,7 +62,7 @@ def test_too_many_entities_over_too_long_a_time_are_ranked() -> None:
     table = pa.table(
         {"key": pa.array([1, 1, 0, 7, 7], pa.int32()), "t": times, "position": [0] * 5, "offset": range(5)}
     )
-    instants = latest._Instants(table, 2)
+    instants = latest._Instants(table)
     asked = [(0, 3), (0, 4), (1, 8), (1, 1 << 62), (7, 6), (7, 5), (3, 9)]
     found, newest = instants.newest_before(*(np.array(column) for column in zip(*asked, strict=True)))
     assert [int(n) if ok else None for ok, n in zip(found, newest, strict=True)] == [None, 3, 7, 1 << 61, 5, None, None]
