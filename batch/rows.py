@@ -87,7 +87,12 @@ def _read_file(path: Path) -> pa.Table:
     try:
         return readers[path.suffix.lower()](path)
     except (OSError, pa.ArrowException) as error:
-        raise DataError("the file can't be read", where=str(path), got=str(error).split("\n", 1)[0]) from error
+        raise DataError(
+            "the file of rows can't be read",
+            where=str(path),
+            got=str(error).split("\n", 1)[0],
+            hint=f"see that it is a whole {path.suffix} file, or write it anew",
+        ) from error
 
 
 def _read_arrow(path: Path) -> pa.Table:

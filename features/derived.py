@@ -15,6 +15,7 @@ from features.expression import bind
 from features.html import derived_html
 from features.place import caller, check_name
 from features.plan import DerivedFeature, DerivedPlan, Selection
+from features.udf import Udf
 from features.view import FeatureView, select
 from schemas.event import Column
 from schemas.types import TypeNotSupported, from_annotation
@@ -139,6 +140,13 @@ def _features(features: Mapping[str, str]) -> dict[str, str]:
         )
     for name, sql in features.items():
         check_name("a feature", name)
+        if isinstance(sql, Udf):
+            raise DefinitionError(
+                "a derived feature is SQL: servers compute it while a model waits, and they run no Python of a project",
+                where=name,
+                got=f"udf {sql!r}",
+                hint="say it in SQL, or call the udf in a FeatureView's feature, where events are folded",
+            )
         if not isinstance(sql, str) or not sql.strip():
             raise DefinitionError("a derived feature is SQL text", where=name, got=repr(sql), hint='"a.x - b.y"')
     return dict(features)

@@ -6,7 +6,8 @@
 
 A udf takes one Arrow array a parameter, named like the columns it reads, and returns an array (or a NumPy array, or a
 list) of the same length. It must treat each row alone; an error in a row is a null. It is never pickled: a plan names
-it by the hash of its source, and a process that folds or trains imports the same definitions.
+it by the hash of its source, and a process that folds or trains imports the same definitions. A DerivedView takes none:
+servers compute it while a model waits, and they run no Python of a project.
 """
 
 from __future__ import annotations

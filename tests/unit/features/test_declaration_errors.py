@@ -23,6 +23,7 @@ from features import (
     Lag,
     LastK,
     LatestView,
+    Max,
     Mean,
     Quantile,
     Request,
@@ -296,6 +297,27 @@ MISTAKES: dict[str, tuple[Callable[[], object], str, str, str, str]] = {
         "Enriched() takes a FeatureView or a LatestView",
         "Request(x=int64)",
         "source=Enriched(Flight, plane_facts)",
+    ),
+    "a udf in a derived view": (
+        lambda: DerivedView("d", inputs=[delays], features={"g": doubled}),  # type: ignore[dict-item]
+        "g",
+        "a derived feature is SQL",
+        "udf doubled",
+        "call the udf in a FeatureView's feature",
+    ),
+    "a sum of decimals that are too wide": (
+        lambda: view({"f": Sum("(dep_delay_min)::DECIMAL(30, 2)")}),
+        "feature 'f'",
+        "Sum takes decimals of at most 28 digits, so that no sum overflows",
+        "decimal(30,2)",
+        "x::DECIMAL(28, 2)",
+    ),
+    "a value of a decimal that is too wide": (
+        lambda: view({"f": Max("(dep_delay_min)::DECIMAL(20, 2)")}),
+        "feature 'f'",
+        "Max keeps decimals of at most 18 digits",
+        "decimal(20,2)",
+        "x::DECIMAL(18, 2)",
     ),
     "a union of different columns": (
         lambda: Union({Flight: {"origin": "origin"}, Landing: {"airport": "dest"}}),
