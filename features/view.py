@@ -78,19 +78,18 @@ class FeatureView:
         tags: Mapping[str, str] | None = None,
     ) -> None:
         self.place = caller()
+        self.where = where
+        self.shards = shards
+        self.owner = owner
+        self.description = description
+        self.tags = dict(tags or {})
         try:
             self.name = check_name("a view", name)
             self.entities = _entities(entity, entities)
             self.source = check_source(source)
-            self.features: dict[str, Any] = dict(features) if isinstance(features, Mapping) else features
-            self.where = where
-            self.shards = shards
-            self.owner = owner
-            self.description = description
-            self.tags = dict(tags or {})
-            self._check_shape()
-            self.features = resolve_lags(self.features)
-            self.plan = plan_view(self)
+            _check_shards(shards)
+            self.features: dict[str, Any] = self._features(features)
+            self.plan = self._plan()
             DECLARED[self.name] = self.plan
         except DefinitionError as error:
             raise error.at(f"{self.place}: view {name!r}") from None
@@ -116,12 +115,10 @@ class FeatureView:
         of = ", ".join(entity.name for entity in self.entities)
         return f"FeatureView({self.name!r} of {of} from {self.source.__name__})\n" + "\n".join(lines)
 
-    def _check_shape(self) -> None:
-        if not isinstance(self.features, dict) or not self.features:
-            raise DefinitionError(
-                "features= names at least one feature", got=repr(self.features), hint='{"n": Count()}'
-            )
-        for name, aggregation in self.features.items():
+    def _features(self, features: Any) -> dict[str, Any]:
+        if not isinstance(features, Mapping) or not features:
+            raise DefinitionError("features= names at least one feature", got=repr(features), hint='{"n": Count()}')
+        for name, aggregation in features.items():
             check_name("a feature", name)
             if not isinstance(aggregation, Aggregation | Lag):
                 raise DefinitionError(
@@ -130,7 +127,10 @@ class FeatureView:
                     got=repr(aggregation),
                     hint='write Mean("dep_delay_min", over="6h")',
                 )
-        _check_shards(self.shards)
+        return dict(resolve_lags(dict(features)))
+
+    def _plan(self) -> ViewPlan:
+        return plan_view(self)
 
 
 class LatestView(FeatureView):
@@ -154,30 +154,30 @@ class LatestView(FeatureView):
         description: str = "",
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        self.place = caller()
-        try:
-            self.name = check_name("a view", name)
-            self.entities = _entities(entity, entities)
-            self.source = check_source(source)
-            self.ttl = ttl
-            self.ttl_us = None if ttl is None else _ttl_us(ttl)
-            self.features = self._fields(fields)
-            self.where = where
-            self.shards = _check_shards(shards)
-            self.owner = owner
-            self.description = description
-            self.tags = dict(tags or {})
-            self.plan = plan_latest(self)
-            DECLARED[self.name] = self.plan
-        except DefinitionError as error:
-            raise error.at(f"{self.place}: view {name!r}") from None
+        self.ttl = ttl
+        super().__init__(
+            name,
+            entity=entity,
+            entities=entities,
+            source=source,
+            features=fields,  # type: ignore[arg-type]  # what a view's features are made of is its kind's own
+            where=where,
+            shards=shards,
+            owner=owner,
+            description=description,
+            tags=tags,
+        )
 
     def __repr__(self) -> str:
         of = ", ".join(entity.name for entity in self.entities)
         ttl = "" if self.ttl is None else f" at most {self.ttl} old"
         return f"LatestView({self.name!r} of {of} from {self.source.__name__}{ttl})\n  {', '.join(self.features)}"
 
-    def _fields(self, fields: Sequence[str] | None) -> dict[str, str]:
+    def _plan(self) -> ViewPlan:
+        return plan_latest(self, None if self.ttl is None else _ttl_us(self.ttl))
+
+    def _features(self, features: Any) -> dict[str, Any]:
+        fields: Sequence[str] | None = features
         known = [column.name for column in columns_of(self.source)]
         keys = {entity.join_key for entity in self.entities}
         if fields is None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -27,24 +28,35 @@ from features.plan import (
     ViewPlan,
     WindowPlan,
 )
-from features.source import columns_of, sources_of
+from features.source import AnySource, columns_of, sources_of
 from features.udf import Udf
 from features.window import AnyWindow, check_tiles
 from schemas.event import Column
 from schemas.row import RESOLUTIONS_MAX
 from schemas.types import KEY_SCALARS, duckdb_type, element_type, map_types
 
-if TYPE_CHECKING:
-    from features.view import FeatureView, LatestView
-
 KEY_TYPES = ("string", "int64", "bool")
 MEANING_VERSION = 1
 """Part of every fingerprint: raised when this code gives the same declaration another meaning or layout."""
 
 
+class Declared(Protocol):
+    """A view as it was declared."""
+
+    name: str
+    entities: tuple[Any, ...]
+    source: AnySource
+    features: dict[str, Any]
+    where: str | None
+    shards: int
+    owner: str
+    description: str
+    tags: dict[str, str]
+
+
 @dataclass
 class _Draft:
-    view: FeatureView
+    view: Declared
     sources: tuple[Source, ...] = ()
     columns: dict[str, str] = field(default_factory=dict)
     keys: tuple[Column, ...] = ()
@@ -55,18 +67,18 @@ class _Draft:
     features: list[Feature] = field(default_factory=list)
 
 
-def plan_view(view: FeatureView) -> ViewPlan:
+def plan_view(view: Declared) -> ViewPlan:
     """The plan of a view; `storage_id` is left empty, since it depends on the project. Raises DefinitionError."""
     return _planned(view, PASSES, "windowed")
 
 
-def plan_latest(view: LatestView) -> ViewPlan:
-    """The plan of a view of latest values. Raises DefinitionError."""
-    return _planned(view, (*PASSES[:3], _latest), "latest")
+def plan_latest(view: Declared, ttl_us: int | None) -> ViewPlan:
+    """The plan of a view of latest values, null where they are older than `ttl_us`. Raises DefinitionError."""
+    return _planned(view, (*PASSES[:3], partial(_latest, ttl_us=ttl_us)), "latest")
 
 
 def _planned(
-    view: FeatureView, passes: tuple[Callable[[_Draft], None], ...], kind: Literal["windowed", "latest"]
+    view: Declared, passes: tuple[Callable[[_Draft], None], ...], kind: Literal["windowed", "latest"]
 ) -> ViewPlan:
     draft = _Draft(view)
     for run in passes:
@@ -304,10 +316,9 @@ def _window_plan(draft: _Draft, window: AnyWindow | None) -> WindowPlan:
     return WindowPlan(index, 0) if window is None else window.plan(index)
 
 
-def _latest(draft: _Draft) -> None:
+def _latest(draft: _Draft, ttl_us: int | None) -> None:
     """Each field is the value of the last event that has one, if that is the last event of all: else it is null."""
     view = draft.view
-    ttl_us = getattr(view, "ttl_us", None)
     draft.resolutions = [Resolution(LIFETIME, 0)]
     newest = _number(draft, Cell(CellKind.LAST, _input(draft, Bound("TRUE", "bool", frozenset()), None)))
     for name, sql in view.features.items():
