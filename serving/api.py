@@ -75,6 +75,7 @@ class App:
         self._log = log
         self._served: ServedLog | None = None
         self._reads = 0
+        self._values = 0
         self._writes = 0
         self._seconds = self.metrics.seconds.labels(READ)
         self._answers = {status: self.metrics.answers.labels(READ, str(status)) for status in (200, 404, 422, 503)}
@@ -161,7 +162,8 @@ class App:
         try:
             reading = reader.readings.of(named(wanted.what))
         except NotFound as error:
-            if wanted.as_of_us is None and not wanted.explain and await self.plain.knows(wanted.what):
+            feasts = wanted.as_of_us is None and not wanted.explain and not _is_own(reader, wanted.what)
+            if feasts and await self.plain.knows(wanted.what):
                 return None
             raise error from None
         check_values(max(map(len, wanted.entities.values()), default=0), len(reading.outputs), self.settings)
@@ -169,9 +171,22 @@ class App:
             reading.short_names  # noqa: B018 (refuses names that are not unique, before Redis is asked)
         return reader, reading
 
-    async def vectors(self, reader: AsyncReader, wanted: Wanted) -> Vectors:
-        """The vectors that a request asks for, counted and offered to the log."""
-        vectors = await reader.read(wanted.what, wanted.entities, as_of_us=wanted.as_of_us)
+    async def vectors(self, reader: AsyncReader, reading: Reading, wanted: Wanted) -> Vectors:
+        """The vectors that a request asks for, counted and offered to the log. Raises Overloaded."""
+        values = max(map(len, wanted.entities.values()), default=0) * len(reading.outputs)
+        if self._values and self._values + values > self.settings.values_at_once_max:
+            self.metrics.shed.labels("values").inc()
+            raise Overloaded(
+                f"this worker has reads of {self._values:,} values under way, and takes "
+                f"{self.settings.values_at_once_max:,} at once",
+                got=f"{values:,} more",
+                hint="ask again after Retry-After, or start more workers",
+            )
+        self._values += values
+        try:
+            vectors = await reader.read(wanted.what, wanted.entities, as_of_us=wanted.as_of_us)
+        finally:
+            self._values -= values
         self.metrics.vectors.inc(vectors.count)
         self.metrics.values.inc(vectors.count * len(vectors.columns))
         if self._served is not None:
@@ -193,7 +208,7 @@ class App:
                 self.metrics.vectors.inc(question.size)
                 self.metrics.values.inc(question.size * len(reading.outputs))
                 return Answer(200, few.answer(question, replies, wanted.full_feature_names))
-        vectors = await self.vectors(reader, wanted)
+        vectors = await self.vectors(reader, reading, wanted)
         more = {"explain": explain(vectors)} if wanted.explain else None
         return Answer(200, answer_json(vectors, wanted.full_feature_names, more, versions=wanted.versions))
 
@@ -308,6 +323,15 @@ class App:
         self.metrics.seconds.labels(path).observe(time.perf_counter() - started)
         self.metrics.answers.labels(path, str(answer.status)).inc()
         return _response(answer)
+
+
+def _is_own(reader: AsyncReader, what: str | list[str]) -> bool:
+    """True where all views of a question are headrace's: Feast, which lists them too, could not say more of them."""
+    definitions = reader.readings.definitions
+    if isinstance(what, str):
+        return what in definitions.services
+    views = {reference.partition(":")[0] for reference in what}
+    return all(view in definitions.views or view in definitions.derived for view in views)
 
 
 def _import_pandas() -> None:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import httpx
 import orjson
@@ -92,12 +92,14 @@ class Features:
         return frame
 
 
-class Client:
-    """The sync client; may be shared by threads.
+_Http = TypeVar("_Http", httpx.Client, httpx.AsyncClient)
 
-    `retries` more attempts are made when the server says 'not now' or can't be reached, none after `timeout_s` seconds.
-    Raises NotFound, RequestError, TooLarge, NotReady, Overloaded or DataError, each with the server's own words.
-    """
+
+class _Connected(Generic[_Http]):
+    """What both clients are told, and their pool of connections."""
+
+    _kind: type[_Http]
+    _http: _Http
 
     def __init__(
         self,
@@ -108,9 +110,52 @@ class Client:
         connections_max: int = CONNECTIONS_MAX,
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        self._url = url
         self._timeout_s = timeout_s
         self._retries = retries
-        self._http = httpx.Client(**_options(url, timeout_s, connections_max, headers))
+        self._http = self._kind(
+            base_url=url,
+            timeout=timeout_s,
+            limits=httpx.Limits(max_connections=connections_max, max_keepalive_connections=connections_max),
+            headers={"content-type": "application/json", **(headers or {})},
+        )
+
+    def _attempts(self) -> _Attempts:
+        return _Attempts(self._url, self._retries, self._timeout_s)
+
+
+class _Attempts:
+    """One question's attempts, whoever sends them: after each, the answer or when to try again."""
+
+    def __init__(self, url: str, retries: int, timeout_s: float) -> None:
+        self._url = url
+        self._left = retries
+        self._made = 0
+        self._deadline = time.monotonic() + timeout_s
+
+    def judge(self, outcome: httpx.Response | httpx.TransportError) -> Features | float:
+        """The answer, or the seconds to wait before the next attempt. Raises what the server said, or NotReady."""
+        response = outcome if isinstance(outcome, httpx.Response) else None
+        if response is not None and response.status_code not in PASSING:
+            return _features(response)
+        pause = _pause(self._made, response)
+        if not self._left or time.monotonic() + pause > self._deadline:
+            if isinstance(outcome, httpx.Response):
+                return _features(outcome)
+            raise _unreachable(self._url, outcome) from outcome
+        self._left -= 1
+        self._made += 1
+        return pause
+
+
+class Client(_Connected[httpx.Client]):
+    """The sync client; may be shared by threads.
+
+    `retries` more attempts are made when the server says 'not now' or can't be reached, none after `timeout_s` seconds.
+    Raises NotFound, RequestError, TooLarge, NotReady, Overloaded or DataError, each with the server's own words.
+    """
+
+    _kind = httpx.Client
 
     def __enter__(self) -> Client:
         return self
@@ -133,23 +178,17 @@ class Client:
     ) -> Features:
         """The features of a service (by name), or a list of 'view:feature', for entities given column by column."""
         body = _body(what, entities, full_feature_names, as_of, explain)
-        deadline = time.monotonic() + self._timeout_s
-        for attempt in range(self._retries + 1):
-            last = attempt == self._retries
+        attempts = self._attempts()
+        while True:
+            outcome: httpx.Response | httpx.TransportError
             try:
-                response = self._http.post(READ, content=body)
+                outcome = self._http.post(READ, content=body)
             except httpx.TransportError as error:
-                pause = _pause(attempt, None)
-                if last or time.monotonic() + pause > deadline:
-                    raise _unreachable(self._http.base_url, error) from error
-            else:
-                if response.status_code not in PASSING:
-                    return _features(response)
-                pause = _pause(attempt, response)
-                if last or time.monotonic() + pause > deadline:
-                    return _features(response)
-            time.sleep(pause)
-        raise AssertionError("the last attempt answers or raises")
+                outcome = error
+            answer = attempts.judge(outcome)
+            if isinstance(answer, Features):
+                return answer
+            time.sleep(answer)
 
     def ready(self) -> bool:
         """True where every view can be read."""
@@ -159,21 +198,10 @@ class Client:
             return False
 
 
-class AsyncClient:
+class AsyncClient(_Connected[httpx.AsyncClient]):
     """The same for asyncio."""
 
-    def __init__(
-        self,
-        url: str = URL,
-        *,
-        timeout_s: float = TIMEOUT_S,
-        retries: int = RETRIES,
-        connections_max: int = CONNECTIONS_MAX,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        self._timeout_s = timeout_s
-        self._retries = retries
-        self._http = httpx.AsyncClient(**_options(url, timeout_s, connections_max, headers))
+    _kind = httpx.AsyncClient
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -196,23 +224,17 @@ class AsyncClient:
     ) -> Features:
         """As `Client.get`."""
         body = _body(what, entities, full_feature_names, as_of, explain)
-        deadline = time.monotonic() + self._timeout_s
-        for attempt in range(self._retries + 1):
-            last = attempt == self._retries
+        attempts = self._attempts()
+        while True:
+            outcome: httpx.Response | httpx.TransportError
             try:
-                response = await self._http.post(READ, content=body)
+                outcome = await self._http.post(READ, content=body)
             except httpx.TransportError as error:
-                pause = _pause(attempt, None)
-                if last or time.monotonic() + pause > deadline:
-                    raise _unreachable(self._http.base_url, error) from error
-            else:
-                if response.status_code not in PASSING:
-                    return _features(response)
-                pause = _pause(attempt, response)
-                if last or time.monotonic() + pause > deadline:
-                    return _features(response)
-            await asyncio.sleep(pause)
-        raise AssertionError("the last attempt answers or raises")
+                outcome = error
+            answer = attempts.judge(outcome)
+            if isinstance(answer, Features):
+                return answer
+            await asyncio.sleep(answer)
 
     async def ready(self) -> bool:
         """True where every view can be read."""
@@ -223,15 +245,6 @@ class AsyncClient:
 
 
 READ = "/get-online-features"
-
-
-def _options(url: str, timeout_s: float, connections_max: int, headers: Mapping[str, str] | None) -> dict[str, Any]:
-    return {
-        "base_url": url,
-        "timeout": timeout_s,
-        "limits": httpx.Limits(max_connections=connections_max, max_keepalive_connections=connections_max),
-        "headers": {"content-type": "application/json", **(headers or {})},
-    }
 
 
 def _body(
@@ -308,6 +321,6 @@ def _json(response: httpx.Response) -> dict[str, Any]:
     return answer
 
 
-def _unreachable(url: httpx.URL, error: httpx.TransportError) -> NotReady:
+def _unreachable(url: str, error: httpx.TransportError) -> NotReady:
     got = str(error) or type(error).__name__
-    return NotReady("the server does not answer", where=str(url), got=got, hint="is `headrace serve` running?")
+    return NotReady("the server does not answer", where=url, got=got, hint="is `headrace serve` running?")

@@ -22,6 +22,10 @@ from serving.resp import Address, Reply, checked, unreachable
 RECEIVE_BYTES = 1 << 17
 """What is received at a time: a buffer that stays in the processor's cache is copied from fastest (measured)."""
 
+LOOK_S = 0.02
+"""How long an event loop that was busy gets to read what has come: it polls its sockets once before the timer fires."""
+TURNS_MAX = 10
+
 
 class _Pipeline(asyncio.BufferedProtocol):
     """One open connection. What is received lands in one buffer, and hiredis copies it from there."""
@@ -33,6 +37,8 @@ class _Pipeline(asyncio.BufferedProtocol):
         self._waiting: deque[tuple[asyncio.Future[list[Reply]], int]] = deque()
         self._replies: list[Reply] = []
         self.open = False
+        self.heard = 0
+        """How often something was received."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not checked: uvloop's transports are none of asyncio's classes.
@@ -43,6 +49,7 @@ class _Pipeline(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        self.heard += 1
         reader, replies, waiting = self._reader, self._replies, self._waiting
         reader.feed(self._buffer, 0, nbytes)  # type: ignore[arg-type]  # any buffer will do
         while True:
@@ -80,11 +87,42 @@ class _Pipeline(asyncio.BufferedProtocol):
                 future.set_exception(error)
 
 
+class _Watch:
+    """Ends a connection that was silent for `timeout_s` while a question waited.
+
+    Only Redis's silence counts: where this process was too busy to read, what has come is read first, and while replies
+    to earlier questions arrive a question waits its turn, for at most TURNS_MAX times as long.
+    """
+
+    def __init__(self, pipeline: _Pipeline, timeout_s: float) -> None:
+        self._pipeline = pipeline
+        self._timeout_s = timeout_s
+        self._heard = pipeline.heard
+        self._turns = 0
+        self._looked = False
+        self._timer = asyncio.get_running_loop().call_later(timeout_s, self._over)
+
+    def cancel(self) -> None:
+        """The question is answered."""
+        self._timer.cancel()
+
+    def _over(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._pipeline.heard != self._heard and self._turns < TURNS_MAX:
+            self._heard, self._turns, self._looked = self._pipeline.heard, self._turns + 1, False
+            self._timer = loop.call_later(self._timeout_s, self._over)
+        elif not self._looked:
+            self._looked = True
+            self._timer = loop.call_later(LOOK_S, self._over)
+        else:
+            self._pipeline.close(TimeoutError(f"silent for {self._timeout_s} s"))
+
+
 class AsyncRedis:
     """One pipelined connection, opened at the first question and again after a failure; for one event loop.
 
-    A question that is not answered within `timeout_s` raises NotReady, and so does everything else on the connection:
-    a reply that comes too late would answer the next question.
+    Where Redis is silent for `timeout_s` while a question waits, that raises NotReady, and so does everything else on
+    the connection: a reply that comes too late would answer the next question.
     """
 
     def __init__(self, address: Address, *, timeout_s: float) -> None:
@@ -100,19 +138,18 @@ class AsyncRedis:
     async def exchange(self, payload: bytes, count: int) -> list[Reply]:
         """The same with error replies among the others. Raises NotReady where Redis is away."""
         pipeline = self._pipeline
-        loop = asyncio.get_running_loop()
-        timer: asyncio.TimerHandle | None = None
+        watch: _Watch | None = None
         try:
             if pipeline is None or not pipeline.open:
                 pipeline = await self._connected()
             future = pipeline.ask(payload, count)
-            timer = loop.call_later(self._timeout_s, pipeline.close, TimeoutError(f"silent for {self._timeout_s} s"))
+            watch = _Watch(pipeline, self._timeout_s)
             return await future
         except (OSError, hiredis.ProtocolError) as error:
             raise unreachable(self.address, error) from error
         finally:
-            if timer is not None:
-                timer.cancel()
+            if watch is not None:
+                watch.cancel()
 
     async def close(self) -> None:
         """Ends the connection; questions under way raise NotReady."""

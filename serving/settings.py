@@ -22,6 +22,8 @@ class ServingSettings(ConnectionSettings):
     features_max: int = Field(default=1_000, ge=1)
     values_max: int = Field(default=1_000_000, ge=1)
     """Entities × features of one request."""
+    values_at_once_max: int = Field(default=1_000_000, ge=1)
+    """Values of all reads that one worker has under way: about half a second's work. Beyond it: 503, Retry-After."""
     body_bytes_max: int = Field(default=4 << 20, ge=1)
     concurrency_max: int = Field(default=128, ge=1)
     """Reads of one worker at once; at 5,000 reads a second that is a queue of 25 ms. Beyond it: 503, Retry-After."""

@@ -110,7 +110,7 @@ class FeatureServer(GrpcFeatureServerServicer):
             wanted = Wanted(what, columns, request.full_feature_names, versions, None, False)
             found = await app.reading(wanted)
             if found is not None:
-                vectors = await app.vectors(found[0], wanted)
+                vectors = await app.vectors(*found, wanted)
                 return answer_proto(vectors, wanted.full_feature_names, versions)
             backend = await app.plain.backend()
             return await asyncio.to_thread(backend.read, what, columns, wanted.full_feature_names, versions)

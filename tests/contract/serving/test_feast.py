@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from serving import Client
+from serving.api import create_app
+from serving.settings import ServingSettings
 from tests.unit.serving.online import Online
 
 feast = pytest.importorskip("feast")
@@ -129,6 +131,19 @@ def test_an_older_row_never_replaces_a_newer_and_one_of_the_same_instant_does(st
     assert rating() == 1.0
     store.write_to_online_store("drivers", driver_rows([4], now, 3.0))
     assert rating() == 3.0
+
+
+def test_a_misspelt_feature_of_headraces_own_view_does_not_wake_feast(store: Any, online: Online, home: Path) -> None:
+    settings = ServingSettings(home=home, project=online.definitions.project, redis_url=online.url)  # type: ignore[arg-type]
+
+    async def run() -> tuple[int, bool]:
+        app = create_app(settings)
+        async with app.running(), httpx.AsyncClient(transport=httpx.ASGITransport(app=app)) as client:
+            body = {"features": ["spending:ordrs"], "entities": {"customer": ["ann"]}}
+            answer = await client.post("http://headrace/get-online-features", json=body)
+            return answer.status_code, app.plain._backend is None
+
+    assert asyncio.run(run()) == (404, True)
 
 
 def test_push_and_write_over_http(store: Any, remote: Any, drivers: Any, server_url: str) -> None:

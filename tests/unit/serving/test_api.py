@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -232,3 +233,16 @@ def test_metrics_count_answers_and_tell_percentiles(online: Online, server: Serv
     assert 'headrace_serving_answers_total{route="/get-online-features",status="200"} 10.0' in text
     assert "headrace_serving_vectors_total 20.0" in text
     assert 'headrace_serving_seconds_percentile{quantile="0.99",route="/get-online-features"}' in text
+
+
+def test_values_under_way_are_bounded(online: Online, server: Server) -> None:
+    online.add({"Order": ORDERS})
+    body = {"feature_service": "fresh", "entities": {"customer": ["ann"] * 60}}
+    app = create_app(server.settings.model_copy(update={"values_at_once_max": 100}))
+
+    async def run() -> list[int]:
+        async with serving(app) as client:
+            asked = [client.post("/get-online-features", json=body) for _ in range(3)]
+            return [each.status_code for each in await asyncio.gather(*asked)]
+
+    assert sorted(anyio.run(run)) == [200, 503, 503]
