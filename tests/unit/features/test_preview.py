@@ -113,3 +113,20 @@ def test_a_notebook_shows_declarations_as_tables() -> None:
     for shown in (rides._repr_html_(), ratio._repr_html_(), service._repr_html_()):
         assert "<table>" in shown
     assert "Mean(&#x27;fare&#x27;)" in rides._repr_html_()
+
+
+def test_on_polars_frames() -> None:
+    """Polars is no dependency of headrace (180 MB for one test): this runs where it is installed."""
+    polars = pytest.importorskip("polars", reason="Polars is not installed")
+    events = polars.from_pandas(RIDES)
+    answer = rides.preview(events)
+    assert isinstance(answer, polars.DataFrame)
+    assert answer["n_1h"].to_list() == [0, 1]
+    rows = polars.DataFrame(
+        {"driver": ["ann", None], "event_timestamp": [START + timedelta(hours=1)] * 2, "offer": 3.0}
+    )
+    frames = {Ride: events, "Rating": polars.DataFrame(RATINGS.to_pydict())}
+    with_features = service.preview(rows, frames)
+    assert isinstance(with_features, polars.DataFrame)
+    assert with_features["preview_latest__stars"].to_list() == [4, None]
+    assert with_features["preview_rides__fare"].to_list() == [10.0, None]
