@@ -31,7 +31,7 @@ from schemas.errors import DeliveryError
 from schemas.event import Event, EventSpec
 from schemas.row import NO_EVENT
 from stream.batch import MicroBatch, Place
-from stream.deployments import match_partitions, read_deployments, source_topic
+from stream.deployments import enriched_events, match_partitions, read_deployments, source_topic
 from stream.intake import Intake
 from stream.patience import Patience, Stopped
 from stream.rejects import Rejects
@@ -118,7 +118,7 @@ class Enricher:
         self._on_step = on_step
         self._from = source_topic(definitions, spec)
         self._group = f"{settings.project}.enrich.{self._topic}"
-        self._rejects = Rejects(settings)
+        self._rejects = Rejects(settings) if _rejects_for(definitions, spec) else None
         self._intake = Intake({self._from: events[spec.enriched.event]}, self._rejects, settings.schema_registry)
         self._source = Source(settings.model_copy(update={"batch_events_max": BATCH_EVENTS_MAX}), group=self._group)
         self._patience = Patience(stop, settings.retry_max_s, self._source.wait)
@@ -143,7 +143,8 @@ class Enricher:
             pass
         finally:
             self._source.close()
-            self._rejects.close()
+            if self._rejects is not None:
+                self._rejects.close()
 
     def _begin(self) -> None:
         match_partitions(admin_client(self._settings), self._definitions)
@@ -165,7 +166,8 @@ class Enricher:
         self._place(self._source.given - self._placed)
         fetched = self._source.fetch(POLL_S)
         batch = self._patience.until_done(lambda: self._intake.take(fetched))
-        self._patience.until_done(self._rejects.flush)
+        if self._rejects is not None:
+            self._patience.until_done(self._rejects.flush)
         if batch.moves:
             self._write(batch)
         self._ended |= fetched.ends.keys() & self._placed
@@ -289,6 +291,18 @@ class Enricher:
             producer.init_transactions(TIMEOUT_S)
             self._producer = producer
         return self._producer
+
+
+def _rejects_for(definitions: Definitions, spec: EventSpec) -> bool:
+    """Whether this writer is the one that rejects its topic's bad messages: the first of those, where no view reads it.
+
+    Readers of one topic begin at different offsets, and a rejection below another reader's would pass for written.
+    """
+    topic = source_topic(definitions, spec)
+    if any(source.event.topic == topic for view in definitions.views.values() for source in view.sources):
+        return False
+    others = [each.name for each in enriched_events(definitions) if source_topic(definitions, each) == topic]
+    return spec.name == min(others)
 
 
 def message_of(row: Mapping[str, Any]) -> bytes:
