@@ -34,6 +34,7 @@ from serving.assemble import answer_json
 from serving.body import Disconnected, Wanted, check_values, json_object, parse, read_body
 from serving.cluster import open_async
 from serving.explain import explain
+from serving.few import few_of
 from serving.metrics import Metrics
 from serving.openapi import document
 from serving.plain import Plain
@@ -198,7 +199,7 @@ class App:
         if found is None:
             return await self._plain_read(wanted)
         reader, reading = found
-        few = reading.few
+        few = few_of(reading)
         if few is not None and wanted.as_of_us is None and not wanted.explain and not wanted.versions:
             question = few.question(wanted.entities)
             if question is not None and (

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
@@ -17,9 +17,6 @@ from schemas.event import Column
 from schemas.row import TIME_MAX_US, TIME_MIN_US, entity_key
 from schemas.types import arrow_type
 
-if TYPE_CHECKING:
-    from serving.reading import Reading
-
 Columns = Mapping[str, Sequence[Any]]
 
 EPOCH = datetime.fromtimestamp(0, UTC).replace(tzinfo=None)
@@ -28,12 +25,12 @@ _INSTANT: TypeAdapter[datetime] = TypeAdapter(datetime)
 _INT64 = range(-(1 << 63), 1 << 63)
 
 
-def rename_aliases(reading: Reading, columns: Columns) -> Columns:
+def rename_aliases(aliases: Mapping[str, str], columns: Columns) -> Columns:
     """The columns with entity names replaced by join keys, which Feast's clients may still send."""
-    if reading.aliases.keys().isdisjoint(columns):
+    if aliases.keys().isdisjoint(columns):
         return columns
     return {
-        (reading.aliases[name] if name in reading.aliases and reading.aliases[name] not in columns else name): values
+        (aliases[name] if name in aliases and aliases[name] not in columns else name): values
         for name, values in columns.items()
     }
 

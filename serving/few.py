@@ -11,7 +11,7 @@ import struct
 import time
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -24,16 +24,20 @@ from serving.checkpoints import newest_of_checkpoint, not_ready
 from serving.entities import Columns, count_entities, key_texts, rename_aliases
 from serving.loops import FINISHES, FORMATS, compiled, loop_source
 from serving.quick import is_quick, ttl_us_of
+from serving.reading import READINGS_KEPT_MAX, Reading, ViewRead
 from serving.resp import Reply, mget
-
-if TYPE_CHECKING:
-    from serving.reading import Reading, ViewRead
 
 FEW = 6
 """Entities up to which this is the faster way (FACTS of the prototype: some 10 µs an entity and view)."""
 KEPT_MAX = 4_096
 SECOND_US = 1_000_000
 TYPES = ("int64", "float64", "bool")
+
+
+@lru_cache(maxsize=READINGS_KEPT_MAX)
+def few_of(reading: Reading) -> Few | None:
+    """The way to read a few entities; None where there is no other than that for many."""
+    return Few(reading) if is_few(reading) else None
 
 
 def is_few(reading: Reading) -> bool:
@@ -83,7 +87,7 @@ class Few:
     def question(self, columns: Columns) -> FewQuestion | None:
         """The question; None where it is not for this way. Raises RequestError as the other way does."""
         reading = self.reading
-        columns = rename_aliases(reading, columns)
+        columns = rename_aliases(reading.aliases, columns)
         count = count_entities(columns)
         if not 0 < count <= FEW:
             return None

@@ -133,7 +133,7 @@ class Question:
     """One read, as commands to Redis and, when they are answered, as vectors."""
 
     def __init__(self, reading: Reading, entities: Columns) -> None:
-        entities = rename_aliases(reading, entities)
+        entities = rename_aliases(reading.aliases, entities)
         self.reading = reading
         self.entities = {name: values for name, values in entities.items() if name in reading.echoed}
         self.request = request_table(reading.request, entities) if reading.request else {}

@@ -15,7 +15,6 @@ from features.cells import is_fixed
 from features.plan import Definitions, DerivedPlan, ServicePlan, ViewPlan
 from schemas.errors import NotFound, RequestError
 from schemas.event import Column
-from serving.few import Few, is_few
 from serving.places import AllPlaces, Places
 from serving.quick import Shape, is_quick
 
@@ -60,9 +59,9 @@ class ViewRead:
         """Some feature is of cells of variable size, which stand in a HASH beside the row."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reading:
-    """Everything about a request but its entities."""
+    """Everything about a request but its entities. One is equal to itself alone."""
 
     project: str
     service: ServicePlan | None
@@ -85,11 +84,6 @@ class Reading:
     @property
     def max_lag_us(self) -> int | None:
         return None if self.service is None else self.service.max_lag_us
-
-    @cached_property
-    def few(self) -> Few | None:
-        """The way to read a few entities; None where there is no other than that for many."""
-        return Few(self) if is_few(self) else None
 
     @cached_property
     def groups(self) -> list[tuple[Shape, list[int]]]:
