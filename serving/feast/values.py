@@ -7,7 +7,7 @@ the first second of its day. Over HTTP neither is lost.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time
 from functools import lru_cache
 from typing import Any
 
@@ -47,6 +47,7 @@ LISTS = {
     "string": ValueType.STRING_LIST,
     "bytes": ValueType.BYTES_LIST,
     "timestamp": ValueType.UNIX_TIMESTAMP_LIST,
+    "date": ValueType.UNIX_TIMESTAMP_LIST,
 }
 
 
@@ -67,7 +68,7 @@ def converter(type_name: str) -> Callable[[Any], Value]:
     if is_decimal(type_name):
         return lambda value: Value(decimal_val=str(value))
     if (element := element_type(type_name)) is not None:
-        return _by_feast(_list_type(element), list)
+        return _by_feast(_list_type(element), _first_instants if element == "date" else list)
     if (types := map_types(type_name)) is not None:
         return _by_feast(ValueType.MAP if types[0] == "string" else ValueType.SCALAR_MAP, dict)
     raise TypeError(f"Feast has no value of type {type_name}")
@@ -98,6 +99,10 @@ def _list_type(element: str) -> ValueType:
     if element not in LISTS:
         raise TypeError(f"Feast has no list of {element}")
     return LISTS[element]
+
+
+def _first_instants(days: Iterable[date]) -> list[datetime]:
+    return [datetime.combine(day, time(), UTC) for day in days]
 
 
 def _by_feast(value_type: ValueType, shape: Callable[[Any], Any]) -> Callable[[Any], Value]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
@@ -43,3 +43,11 @@ def test_a_vector_is_what_protobuf_makes(data: st.DataObject, type_name: str, co
     epoch = datetime.fromtimestamp(0, UTC)
     seconds = [(stamp.ToDatetime(UTC) - epoch).total_seconds() for stamp in vector.event_timestamps]
     assert seconds == pytest.approx([0 if us == NO_EVENT else us / 1e6 for us in instants], abs=1e-5)
+
+
+def test_dates_in_lists_are_the_first_instants_of_their_days() -> None:
+    days = np.empty(2, object)
+    days[:] = [[date(1970, 1, 2), date(1969, 12, 31)], []]
+    first, second = to_protos("list<date>", Values(days, np.ones(2, np.bool_)))
+    assert list(first.unix_timestamp_list_val.val) == [86_400, -86_400]
+    assert list(second.unix_timestamp_list_val.val) == []
