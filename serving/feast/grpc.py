@@ -103,7 +103,8 @@ class FeatureServer(GrpcFeatureServerServicer):
         app = self._app
         app.begin_read()
         try:
-            columns = entity_columns({**request.entities, **request.request_context})
+            # A map has no order, so that join keys stand in the answer by their names.
+            columns = entity_columns(dict(sorted({**request.entities, **request.request_context}.items())))
             check_entities(columns, app.settings)
             what = asked(request.feature_service, list(request.features.val), app.settings)
             versions = bool(request.include_feature_view_version_metadata)
