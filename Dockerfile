@@ -21,6 +21,10 @@ COPY batch batch
 COPY serving serving
 COPY headrace headrace
 RUN /opt/uv/bin/uv sync --quiet --frozen --no-dev --no-editable ${EXTRAS} --python "$(command -v python3)"
+# Other packages' tests, C headers and Feast's web page: 60 MB that no process here reads.
+RUN cd /opt/headrace/lib/python3.11/site-packages \
+    && find pandas numpy pyarrow ibis -depth -type d -name tests -exec rm -rf {} + \
+    && rm -rf pyarrow/include numpy/_core/include feast/ui
 
 FROM ${BASE_IMAGE}
 # No rights: the process owns its home and nothing else.
