@@ -28,7 +28,7 @@ class Cause(StrEnum):
     DEFECT = "defect"
     """The served value is not what the events below its checkpoints give: headrace is wrong."""
     DEFINITION = "definition"
-    """The view has another meaning by now; the value was not compared."""
+    """The view has another meaning by now, or its table or files other rows: the value was not compared."""
     LAG = "lag"
     """An event that had arrived before the vector was logged was not folded yet."""
     LATE = "late"

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch.arrival import ArrivalTimes
+from batch.arrival import WITHOUT_LIMIT, ArrivalTimes
 from batch.catalog import find
 from batch.compare import Bools, differs, inexact_features
+from batch.given_log import GivenLog
 from batch.limited import Limit, Limits, position, read_limited
-from batch.offsets import offsets_of
+from batch.offsets import IMPORTED, offsets_of
 from batch.rows import instants_us
 from batch.scan import Scanner, identifier_of, pin_of
 from batch.settings import BatchSettings
@@ -33,6 +35,8 @@ from features.ranges import Ints
 from features.service import feature_columns, join_key_columns, request_columns
 
 Progress = Callable[[VerifyReport], None]
+Logged = Mapping[str, Sequence[Sequence[Any]]]
+"""The checkpoints that a vector was read from, as features/served.py has them."""
 
 
 def verify(
@@ -46,7 +50,7 @@ def verify(
     scanner = Scanner(settings)
     kernel = open_kernel(definitions, plan, scanner)
     try:
-        run = _Run(definitions, plan, scanner, kernel)
+        run = _Run(definitions, plan, settings, scanner, kernel)
         for served in _served(scanner, service):
             run.check(served)
             progress(run.report)
@@ -58,7 +62,14 @@ def verify(
 
 
 class _Run:
-    def __init__(self, definitions: Definitions, service: ServicePlan, scanner: Scanner, kernel: Kernel) -> None:
+    def __init__(
+        self,
+        definitions: Definitions,
+        service: ServicePlan,
+        settings: BatchSettings,
+        scanner: Scanner,
+        kernel: Kernel,
+    ) -> None:
         self._definitions = definitions
         self._service = service
         self._kernel = kernel
@@ -67,6 +78,7 @@ class _Run:
         self._pairs = [(s.view, feature) for s in service.selections for feature in s.features]
         self._inexact = inexact_features(definitions, service)
         self._snapshots, self._landed = _newest(definitions, self._needed, scanner)
+        self._contents = _contents(definitions, self._needed, settings)
         self._source = EventSource(scanner, self._snapshots)
         self._arrivals = ArrivalTimes(scanner, self._snapshots)
         within = [c.name for c, pair in zip(self._columns, self._pairs, strict=True) if pair in self._inexact]
@@ -74,7 +86,8 @@ class _Run:
         self.differences: list[Difference] = []
 
     def check(self, served: pa.Table) -> None:
-        checkpoints = [_checkpoints(text) for text in served["checkpoints"].to_pylist()]
+        logged = [json.loads(text) for text in served["checkpoints"].to_pylist()]
+        checkpoints = [_limits(each) for each in logged]
         fingerprints = [json.loads(text) for text in served["fingerprints"].to_pylist()]
         ready = np.array([self._is_landed(each) for each in checkpoints], np.bool_)
         self.report.pending += int((~ready).sum())
@@ -83,7 +96,7 @@ class _Run:
             return
         served = served.take(pa.array(index))
         checkpoints = [checkpoints[n] for n in index]
-        same_views = self._same_views([fingerprints[n] for n in index])
+        same_views = self._same_views([fingerprints[n] for n in index], [logged[n] for n in index])
         self._compare(served, checkpoints, self._comparable(served, same_views))
 
     def _compare(self, served: pa.Table, checkpoints: list[dict[str, Limit]], comparable: Mapping[str, Bools]) -> None:
@@ -176,13 +189,17 @@ class _Run:
             for column, (view, _) in zip(self._columns, self._pairs, strict=True)
         }
 
-    def _same_views(self, fingerprints: Sequence[Mapping[str, str]]) -> dict[str, Bools]:
-        """For each view of the service, which vectors were computed with its meaning of today."""
+    def _same_views(self, fingerprints: Sequence[Mapping[str, str]], logged: Sequence[Logged]) -> dict[str, Bools]:
+        """For each view of the service, which vectors were computed with its meaning, and its tables, of today."""
         plans = self._definitions.views
         same = {
             view: np.array([each.get(view) == plans[view].fingerprint for each in fingerprints], np.bool_)
             for view in self._needed
         }
+        for view, contents in self._contents.items():
+            same[view] &= np.array(
+                [contents.items() <= _given(each.get(view, ())).items() for each in logged], np.bool_
+            )
         for selection in self._service.selections:
             if selection.view in self._definitions.derived:
                 inputs = {view for view, _ in self._definitions.derived[selection.view].uses}
@@ -213,6 +230,8 @@ def _newest(
         for number, source in enumerate(definitions.views[view].sources):
             log = source.event.topic
             if log is None:
+                # All of it is there; whether it is what was folded, its content tells.
+                held[position(number, IMPORTED)] = WITHOUT_LIMIT
                 continue
             table = find(scanner.catalog, identifier_of(source.event))
             snapshot = None if table is None else table.current_snapshot()
@@ -224,10 +243,27 @@ def _newest(
     return snapshots, landed
 
 
-def _checkpoints(text: str) -> dict[str, Limit]:
+def _contents(
+    definitions: Definitions, views: Mapping[str, tuple[str, ...]], settings: BatchSettings
+) -> dict[str, dict[int, str]]:
+    """For each view over tables or files what tells their content of today, by source."""
+    contents: dict[str, dict[int, str]] = {}
+    for view in views:
+        for number, source in enumerate(definitions.views[view].sources):
+            if source.event.topic is None:
+                contents.setdefault(view, {})[number] = GivenLog(settings, source.event).identity.hex()
+    return contents
+
+
+def _given(entries: Sequence[Sequence[Any]]) -> dict[int, str]:
+    """What told the content of tables and files when a vector was served, by source."""
+    return {source: content[0] for source, _, _, *content in entries if content}
+
+
+def _limits(logged: Logged) -> dict[str, Limit]:
     return {
-        view: {position(source, partition): offset for source, partition, offset in entries}
-        for view, entries in json.loads(text).items()
+        view: {position(source, partition): offset for source, partition, offset, *_ in entries}
+        for view, entries in logged.items()
     }
 
 

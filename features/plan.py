@@ -184,6 +184,11 @@ class ViewPlan(msgspec.Struct, frozen=True, kw_only=True):
     description: str = ""
     tags: dict[str, str] = {}
 
+    @property
+    def follows_a_topic(self) -> bool:
+        """False of a view over tables and files alone: all that these hold is folded, however old it is."""
+        return any(source.event.topic is not None for source in self.sources)
+
     def feature(self, name: str) -> Feature:
         """The feature of that name; KeyError if there is none."""
         for feature in self.features:

@@ -43,7 +43,8 @@ def served_schema(definitions: Definitions, service: ServicePlan) -> pa.Schema:
 
     `features`: JSON [view__feature], those that the service had; null in vectors that were logged without.
     `fingerprints`: JSON {view: fingerprint}, derived views too. `checkpoints`: JSON {view: [[source, partition,
-    offset], …]} of the shard that the entity's row was read from. The instant is naive UTC.
+    offset], …]} of the shard that the entity's row was read from; behind the offset of a partition −1 stands, as hex,
+    what tells a table's or files' content from another. The instant is naive UTC.
     """
     columns = [
         *join_key_columns(definitions, service),

@@ -19,6 +19,17 @@ def positions(checkpoint: bytes | None) -> list[tuple[int, int, int]]:
     return [(entry[0], entry[1], entry[3]) for entry in ENTRY.iter_unpack(checkpoint[GENERATION_BYTES:])]
 
 
+def logged_positions(checkpoint: bytes | None) -> list[tuple[int, int, int] | tuple[int, int, int, str]]:
+    """The same for the log of served vectors; of a table or of files also the hash that tells what was in them."""
+    if checkpoint is None:
+        return []
+    entries = ENTRY.iter_unpack(checkpoint[GENERATION_BYTES:])
+    return [
+        (source, partition, offset, content.hex()) if partition < 0 else (source, partition, offset)
+        for source, partition, content, offset, _ in entries
+    ]
+
+
 def not_ready(plan: ViewPlan) -> NotReady:
     """A shard of the view has no checkpoint: nobody knows what its entities' values are."""
     return NotReady(

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from features.cells import WORDS, record_words
+from features.cells import INT64_MAX, WORDS, record_words
 from features.plan import CellKind, Feature, Finish, ViewPlan
 from features.window import tile_key_range
 from schemas.row import GENERATION_BYTES, HEADER, NO_EVENT, TIME_MIN_US, WORD_BYTES
@@ -131,7 +131,8 @@ class Few:
         names = self.reading.full_names if full_feature_names else self.reading.short_names
         template = _template((*question.entities,), names)
         keys = [_key_json(values, count) for values in question.entities.values()]
-        known = [min(folded[entity::count]) for entity in range(count)]
+        of_following = [folded[number * count : (number + 1) * count] for number in self.reading.following]
+        known = [min(each) for each in zip(*of_following, strict=True)] or [INT64_MAX] * count
         ages = [b"null" if k == NO_EVENT else b"%d" % max(i - k, 0) for i, k in zip(instants, known, strict=True)]
         return template % (
             *keys,

@@ -103,6 +103,11 @@ class Reading:
         }
 
     @cached_property
+    def following(self) -> list[int]:
+        """The views that follow a topic, by number: an answer is as old as what these have folded."""
+        return [number for number, view in enumerate(self.views) if view.plan.follows_a_topic]
+
+    @cached_property
     def short_names(self) -> tuple[str, ...]:
         """The features' names without their views'. Raises RequestError where two are the same."""
         names = tuple(output.feature for output in self.outputs)

@@ -22,7 +22,7 @@ async def not_ready_reasons(redis: AsyncRedis, definitions: Definitions, lag_max
         missing = sum(checkpoint is None for checkpoint in checkpoints)
         if missing:
             reasons.append(f"{plan.name}: {missing} of {plan.shards} shards have no checkpoint yet")
-        elif lag_max_s:
+        elif lag_max_s and plan.follows_a_topic:
             newest = max(newest_of_checkpoint(checkpoint) for checkpoint in checkpoints)
             age_us = time.time_ns() // 1_000 - newest
             if newest == NO_EVENT or age_us > lag_max_s * 1e6:

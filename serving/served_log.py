@@ -18,7 +18,7 @@ from features.plan import Definitions
 from features.served import encode_served, served_schema, served_topic
 from schemas.errors import HeadraceError
 from schemas.row import entity_key
-from serving.checkpoints import positions
+from serving.checkpoints import logged_positions
 from serving.entities import Columns
 from serving.metrics import Metrics
 from serving.reading import Reading
@@ -146,4 +146,5 @@ def served_columns(vectors: Vectors, chosen: list[int]) -> dict[str, list[Any]]:
 
 
 def _checkpoints(vectors: Vectors, entity: int) -> str:
-    return orjson.dumps({view.read.plan.name: positions(view.checkpoints[entity]) for view in vectors.views}).decode()
+    entries = {view.read.plan.name: logged_positions(view.checkpoints[entity]) for view in vectors.views}
+    return orjson.dumps(entries).decode()

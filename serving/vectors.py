@@ -99,8 +99,13 @@ class Vectors:
 
     @cached_property
     def known_us(self) -> Ints:
-        """The newest event that each vector can know of, by the view that knows least; NO_EVENT: one knows of none."""
-        known: Ints = self.folded_us.min(axis=0, initial=np.iinfo(np.int64).max)
+        """The newest event that each vector can know of, by the view that knows least; NO_EVENT: one knows of none.
+
+        Views over tables and files alone don't count.
+        """
+        following = self.reading.following
+        folded = self.folded_us if len(following) == len(self.views) else self.folded_us[following]
+        known: Ints = folded.min(axis=0, initial=np.iinfo(np.int64).max)
         return known
 
     @property
