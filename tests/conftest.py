@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,10 @@ from tests.contract.cluster.masters import MASTERS, Cluster, Processes
 
 # Imported first: it decides then, by the environment, whether counts are shared through files between processes.
 assert prometheus_client
+
+# A suite that is started in the background inherits a SIGINT that is ignored, and so would the commands that it tests.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Budgets of the property tests, by HEADRACE_TEST_PROFILE: while writing code, in `make test`, and over night.
 for _name, _examples in {"fast": 8, "ci": 6, "nightly": 5_000}.items():

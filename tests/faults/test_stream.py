@@ -7,11 +7,8 @@ drained, is everything there, once?
 
 from __future__ import annotations
 
-import json
 import signal
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +23,7 @@ from tests.contract.stream.rig import Rig
 from tests.contract.stream.worker_process import WorkerProcess
 from tests.faults.conftest import Services
 from tests.faults.proxy import BadLine
+from tests.faults.watching import ask, folded
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 EMPTY = Checkpoint(bytes(8), ())
@@ -42,12 +40,12 @@ def test_a_worker_killed_fifty_times_under_load(rig: Rig, tmp_path: Path) -> Non
     for number in range(50):
         rig.produce(clicks(400, seed=number))
         with WorkerProcess(rig, tmp_path / "worker.log", batch_events_max=100) as worker:
-            before = _folded(rig)
+            before = folded(rig)
             time.sleep(1.2 + number % 7 * 0.1)
             worker.kill()
         if number % 10 == 9:
             rig.check_invariant(rig.log())
-            assert _folded(rig) >= before
+            assert folded(rig) >= before
     rig.work()
     rig.check_drained(rig.log())
 
@@ -59,13 +57,13 @@ def test_a_zombie_comes_back(rig: Rig, tmp_path: Path, until: Until) -> None:
         WorkerProcess(rig, tmp_path / "zombie.log", batch_events_max=200) as zombie,
         WorkerProcess(rig, tmp_path / "other.log", batch_events_max=200),
     ):
-        until(lambda: _folded(rig) > 500, 60)
+        until(lambda: folded(rig) > 500, 60)
         zombie.process.send_signal(signal.SIGSTOP)
         rig.produce(clicks(2_000, seed=1))
-        until(lambda: _folded(rig) == 7_000, 60)
+        until(lambda: folded(rig) == 7_000, 60)
         zombie.process.send_signal(signal.SIGCONT)
         rig.produce(clicks(1_000, seed=2))
-        until(lambda: _folded(rig) == 8_000, 60)
+        until(lambda: folded(rig) == 8_000, 60)
         rig.check_invariant(rig.log())
     rig.work()
     rig.check_drained(rig.log())
@@ -83,7 +81,7 @@ def test_one_to_four_to_two_workers_under_load(rig: Rig, until: Until) -> None:
             rig.produce(clicks(2_000, seed=2))
             two.wait_for(lambda report: report.partitions == 2)
             one.wait_for(lambda report: report.partitions == 2)
-            until(lambda: _folded(rig) == 6_000, 60)
+            until(lambda: folded(rig) == 6_000, 60)
     rig.work()
     rig.check_drained(rig.log())
 
@@ -258,7 +256,7 @@ def test_a_paused_worker_keeps_its_memory(rig: Rig, services: Services, tmp_path
     with WorkerProcess(rig, tmp_path / "worker.log", fetch_buffer_kib=1_024, batch_events_max=1_000) as worker:
         rig.produce(clicks(2_000))
         deadline = time.monotonic() + 60
-        while _folded(rig) < 2_000 and time.monotonic() < deadline:
+        while folded(rig) < 2_000 and time.monotonic() < deadline:
             time.sleep(0.1)
         services.signal("redis", signal.SIGSTOP)
         before = _resident_mib(worker.process.pid)
@@ -277,27 +275,15 @@ def test_ready_and_health_say_what_is(rig: Rig, services: Services, tmp_path: Pa
     with WorkerProcess(rig, log, metrics_port=0, redis_timeout_s=2.0):
         until(lambda: b"metrics, /health and /ready on" in log.read_bytes(), 60)
         address = log.read_text().split("/ready on ")[1].split()[0]
-        until(lambda: _get(address, "/ready")[0] == 200, 60)
+        until(lambda: ask(address, "/ready")[0] == 200, 60)
         services.kill("redis")
         rig.produce(clicks(100))
-        until(lambda: "Redis" in _get(address, "/ready")[1].get("why", ""), 60)
-        assert _get(address, "/health")[0] == 200
+        until(lambda: "Redis" in ask(address, "/ready")[1].get("why", ""), 60)
+        assert ask(address, "/health")[0] == 200
         services.start("redis")
-        until(lambda: _get(address, "/ready")[0] == 200, 60)
+        until(lambda: ask(address, "/ready")[0] == 200, 60)
     rig.work()
     rig.check_drained(rig.log())
-
-
-def _folded(rig: Rig) -> int:
-    """Offsets that every shard has folded, over all partitions."""
-    lowest: dict[int, int] = {}
-    for shard in range(rig.view.shards):
-        checkpoint = rig.checkpoint(shard)
-        offsets = {} if checkpoint is None else {p.partition: p.offset for p in checkpoint.positions}
-        for partition in range(4):
-            offset = offsets.get(partition, 0)
-            lowest[partition] = min(lowest.get(partition, offset), offset)
-    return sum(lowest.values())
 
 
 def _bad_places(rig: Rig) -> set[tuple[int, int]]:
@@ -320,11 +306,3 @@ def _port_answers(address: str) -> bool:
 def _resident_mib(pid: int) -> float:
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * 4_096 / 2**20
-
-
-def _get(address: str, path: str) -> tuple[int, dict[str, object]]:
-    try:
-        with urllib.request.urlopen(address + path, timeout=5) as answer:
-            return answer.status, json.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        return error.code, json.loads(error.read())
